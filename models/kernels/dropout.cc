@@ -1,0 +1,54 @@
+#include "models/kernels/dropout.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+
+namespace echelon {
+
+namespace {
+
+inline uint32_t finalise(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x85ebca6bu;
+  x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+  return x ^ (x >> 16);
+}
+
+// One row's decisions, a loop that the compiler vectorises. 1: keep.
+__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+void keep_row(uint32_t* keep, int64_t columns, uint64_t key, uint32_t first_column, uint32_t threshold) {
+  uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
+  for (int64_t c = 0; c < columns; ++c) {
+    uint32_t hash = finalise((first_column + static_cast<uint32_t>(c)) * 0x9e3779b1u + low);
+    keep[c] = finalise(hash ^ high) >= threshold;
+  }
+}
+
+}  // namespace
+
+at::Tensor keyed_dropout(const at::Tensor& rows, const std::vector<uint64_t>& row_keys, double rate, int64_t first_column) {
+  if (rate <= 0) return rows;
+  at::Tensor out = at::empty_like(rows);
+  int64_t columns = rows.size(1);
+  uint32_t threshold = static_cast<uint32_t>(std::min(rate * 0x1.0p32, 0x1.0p32 - 1));
+  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, rows.scalar_type(), "keyed_dropout", [&] {
+    const scalar_t* in = rows.const_data_ptr<scalar_t>();
+    scalar_t* to = out.mutable_data_ptr<scalar_t>();
+    using Wide = at::opmath_type<scalar_t>;
+    Wide scale = static_cast<Wide>(1.0 / (1.0 - rate));
+    at::parallel_for(0, rows.size(0), std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns)), [&](int64_t begin, int64_t end) {
+      std::vector<uint32_t> keep(columns);
+      for (int64_t r = begin; r < end; ++r) {
+        keep_row(keep.data(), columns, row_keys[r], static_cast<uint32_t>(first_column), threshold);
+        for (int64_t c = 0; c < columns; ++c) {
+          to[r * columns + c] = keep[c] ? static_cast<scalar_t>(static_cast<Wide>(in[r * columns + c]) * scale) : scalar_t(0);
+        }
+      }
+    });
+  });
+  return out;
+}
+
+}  // namespace echelon

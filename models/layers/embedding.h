@@ -1,0 +1,29 @@
+// Tables of vectors, looked up by id.
+#pragma once
+
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "models/layers/pass.h"
+#include "sharding/unit.h"
+
+namespace echelon {
+
+/// Rows of a table [rows, D]. With Split::row of the vocabulary over `tp`, each rank looks up the ids that it holds and the
+/// partial results are reduce-scattered; without, every rank holds the whole table and looks up the rows that it holds.
+class Embedding {
+ public:
+  Embedding(Unit& unit, const std::string& name, int64_t rows, int64_t width, double standard_deviation, bool split);
+
+  /// ids [B * T] on every rank; the result is this rank's rows [ceil(B * T / tp), D]. `entered` is Unit::enter's scalar.
+  at::Tensor operator()(const at::Tensor& ids, const at::Tensor& entered, const Pass& pass) const;
+
+  const Parameter& weight() const { return *weight_; }
+
+ private:
+  bool split_;
+  Parameter* weight_;
+};
+
+}  // namespace echelon

@@ -1,0 +1,38 @@
+// What every layer of one forward pass needs to know beside its input.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "comm/mesh.h"
+#include "sharding/seed.h"
+
+namespace echelon {
+
+struct KeyValueCache;
+
+/// One forward pass over a batch of B sequences of T tokens. Hidden states are matrices of rows [B * T, D], row b * T + t;
+/// between layers each tensor parallel rank holds ceil(B * T / tp) of the rows.
+struct Pass {
+  const Mesh& mesh;
+  int64_t batch = 0, length = 0;
+  std::vector<int64_t> samples;       ///< global sample ids [B]
+  at::Tensor attention_mask;          ///< [B, T], 0: padding; undefined: none
+  bool training = false;              ///< dropout on
+  Seed seed{0};                       ///< of (run, step)
+  KeyValueCache* cache = nullptr;     ///< generation: keys and values of earlier tokens
+  int64_t past = 0;                   ///< tokens in the cache
+
+  int64_t rows() const { return batch * length; }
+  /// First row that this tensor parallel rank holds, and how many (padding rows at the end included).
+  int64_t first_row() const { return rows_held() * mesh.tp().rank(); }
+  int64_t rows_held() const { return (rows() + mesh.tp().size() - 1) / mesh.tp().size(); }
+
+  /// Dropout of hidden rows held by this rank, keyed by (step, sample, site, position, feature). Identity in evaluation.
+  at::Tensor dropout(const at::Tensor& rows, double rate, std::string_view site) const;
+};
+
+}  // namespace echelon

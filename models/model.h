@@ -1,0 +1,85 @@
+// The transformer that every family is a shape of.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "models/architecture.h"
+#include "models/batch.h"
+#include "models/layers/block.h"
+#include "models/layers/embedding.h"
+#include "models/layers/pass.h"
+#include "sharding/unit.h"
+
+namespace echelon {
+
+/// Outputs of a forward pass; what a model has no head for is undefined.
+struct Outputs {
+  at::Tensor last_hidden_state;   ///< [B, T, D], behind the final norm
+  at::Tensor logits;              ///< [B, T, V]
+  at::Tensor pooled;              ///< [B, D]
+};
+
+/// A sharded transformer. Its Units in order: `embeddings`, `layers.0` … , `head`. Names of tensors:
+///
+///     embeddings.{tokens,positions,types}.weight   embeddings.norm.{weight,bias}
+///     layers.L.attention_norm.{weight,bias}        layers.L.attention.{query,key,value,output}.{weight,bias}
+///     layers.L.feed_forward_norm.{weight,bias}     layers.L.feed_forward.{gate,up,down}.{weight,bias}
+///     final_norm.{weight,bias}   pooler.{weight,bias}   head.transform.{weight,bias}  head.norm.{weight,bias}
+///     head.weight (when not tied)   head.bias
+///
+/// Linear weights are [out, in]. A tied head uses embeddings.tokens.weight, whose Unit then stays gathered to the end.
+class Model {
+ public:
+  struct Options {
+    bool recompute = false;    ///< run every layer again in backward instead of keeping its activations
+  };
+
+  /// Declares and allocates all tensors; values are undefined until weights().load(). Collective.
+  Model(const Architecture& architecture, Zero& zero, Options options = {});
+
+  const Architecture& architecture() const { return architecture_; }
+  Weights& weights() { return weights_; }
+
+  /// Sum of cross-entropies of `batch.labels`; a scalar in float32 (float64). With gradients on, its backward leaves every
+  /// gradient with its owner. Collective.
+  at::Tensor loss_sum(const Batch& batch, const Pass& pass);
+  /// Outputs for reading, without gradients, whole on every rank. Collective.
+  Outputs forward(const Batch& batch, const Pass& pass);
+
+  Pass pass(const Batch& batch, const Seed& seed, bool training) const;
+
+ private:
+  /// Embeddings to final norm: this rank's rows. Enters the Units `embeddings` (left here unless the head is tied to it)
+  /// and `head` (left by leave_head).
+  at::Tensor enter_head(const Batch& batch, const Pass& pass);
+  at::Tensor leave_head(const at::Tensor& output);
+  at::Tensor embed(const Batch& batch, const at::Tensor& entered, const Pass& pass);
+  at::Tensor through_layers(at::Tensor rows, const Pass& pass);
+  /// This rank's logits [N, V / tp] of whole rows [N, D].
+  at::Tensor local_logits(const at::Tensor& rows, const Pass& pass);
+  at::Tensor whole_logits(const at::Tensor& local, const Pass& pass);
+  int64_t first_of_vocabulary() const { return head_weight_->local().offsets[0]; }
+  void declare_embeddings();
+  void declare_head();
+  Unit& new_unit(const std::string& name);
+
+  Architecture architecture_;
+  Zero& zero_;
+  Options options_;
+  Weights weights_;
+  std::optional<Embedding> tokens_, positions_, types_;
+  std::optional<NormLayer> embedding_norm_, final_norm_, transform_norm_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::optional<Linear> transform_, pooler_;
+  Unit* embeddings_ = nullptr;
+  Unit* head_ = nullptr;                    // absent when it has no tensor of its own
+  const Parameter* head_weight_ = nullptr;
+  Parameter* head_bias_ = nullptr;
+};
+
+}  // namespace echelon

@@ -1,0 +1,97 @@
+// Checkpoints of a run: staged, voted, committed by one rename, found again, verified, retired.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cluster/base/safetensors.h"
+#include "runtime/store/manifest.h"
+
+namespace echelon {
+
+/// "step-00000050".
+std::string step_name(int64_t step);
+
+/// A committed checkpoint whose manifest and file sizes are right; its bytes are verified when they are read.
+struct Checkpoint {
+  int64_t step = 0;
+  std::string folder;
+  Manifest manifest;
+  /// Newer steps that were passed over, each with its reason; empty when this is the newest.
+  std::vector<std::string> passed_over;
+
+  std::string path(const std::string& file) const { return join_path(folder, file); }
+};
+
+/// Reads the manifest and compares the folder with it: names both ways, sizes. Errors: Error::storage.
+Checkpoint open_checkpoint(const std::string& folder);
+
+/// Hashes every byte. Gives one sentence for each damaged tile: file, tile, byte range, writer. Empty: whole.
+std::vector<std::string> find_damage(const Checkpoint& checkpoint);
+
+/// One file of a checkpoint; tiles are verified when first touched. Safe from several threads.
+class CheckpointFile {
+ public:
+  /// Verifies the header's tiles before parsing. Errors: Error::storage naming tile, file and writer.
+  static CheckpointFile open(const Checkpoint& checkpoint, const std::string& name);
+  CheckpointFile(CheckpointFile&&) noexcept;
+  ~CheckpointFile();
+
+  const SafetensorsFile& tensors() const { return *tensors_; }
+  /// Bytes [begin, begin + size) of the tensor; the tiles that hold them are verified first.
+  const std::byte* slice(const TensorEntry& entry, uint64_t begin, uint64_t size) const;
+
+ private:
+  struct Tiles;
+  CheckpointFile();
+  std::unique_ptr<Tiles> tiles_;
+  std::optional<SafetensorsFile> tensors_;
+};
+
+/// The checkpoints of one run folder: `checkpoints/step-N/` (committed), `inflight/` (being written), `trash/` (being
+/// removed), `damaged/` (set aside). A save, with the collective parts left to the caller:
+///
+///     rank 0:  folder = store.begin(step, bytes);            // then tell the ranks
+///     each:    write files into it; vote = {hash_file(path), …}; fsync_folder(folder)
+///     rank 0:  votes complete ? store.commit(folder, step, votes, layout) : store.abandon(folder);
+///     rank 0:  store.retire(keep);
+///
+/// Only the holder of the run folder calls what changes something; reading is free to all.
+class CheckpointStore {
+ public:
+  explicit CheckpointStore(std::string run_folder);
+
+  /// A new staging folder. Errors: Error::storage, also when less than `bytes` and 5 % are free.
+  std::string begin(int64_t step, int64_t bytes) const;
+  /// Checks that the folder holds what was voted, writes the manifest and renames the folder to its step: that rename is
+  /// the commit. A damaged checkpoint of this step is set aside first. Errors: Error::storage; nothing is then committed.
+  Manifest commit(const std::string& staging, int64_t step, std::vector<FileRecord> votes,
+                  const std::string& layout) const;
+  /// Removes a staging folder.
+  void abandon(const std::string& staging) const;
+
+  /// Committed steps, rising; whole or not.
+  std::vector<int64_t> steps() const;
+  /// The highest step, below `below` if given, whose manifest and sizes are right; nothing when there are no steps.
+  /// Errors: Error::storage when there are steps and none is right: a run never starts again from 0 by itself.
+  std::optional<Checkpoint> recover(std::optional<int64_t> below = {}) const;
+  std::string folder(int64_t step) const;
+
+  /// Moves a step to `damaged/`, for people to look at; the way to write that step again. Gives its new place.
+  std::string set_aside(int64_t step) const;
+  /// Removes steps older than the newest `keep` (at least 2) right ones, except `pinned`. Gives those removed.
+  std::vector<int64_t> retire(int64_t keep, const std::vector<int64_t>& pinned = {}) const;
+  /// Removes what dead saves and removals left behind.
+  void clean() const;
+
+ private:
+  std::string previous_root(int64_t step) const;
+  void make_way(int64_t step) const;
+  void discard(const std::string& folder) const;
+
+  std::string run_folder_, checkpoints_, inflight_, trash_;
+};
+
+}  // namespace echelon

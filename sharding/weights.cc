@@ -1,0 +1,121 @@
+#include "sharding/weights.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "cluster/base/error.h"
+#include "cluster/base/text.h"
+#include "sharding/unit.h"
+
+namespace echelon {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+/// Identity on a value; its backward hands the gradient to the Unit's flat memory and to nobody else.
+struct Use : torch::autograd::Function<Use> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& value, int64_t parameter) {
+    context->saved_data["parameter"] = parameter;
+    return value.view_as(value);
+  }
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    reinterpret_cast<const Parameter*>(context->saved_data["parameter"].toInt())->add_gradient(gradients[0]);
+    return {at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor Parameter::use() const { return Use::apply(value_, reinterpret_cast<int64_t>(this)); }
+
+at::Tensor Parameter::gradient_place(bool& fresh) const {
+  if (unit_->zero().keeps_master()) return {};
+  fresh = !std::exchange(has_gradient_, true);
+  return unit_->gradient_.narrow(0, offset_, local_.elements()).view(local_.sizes);
+}
+
+void Parameter::add_gradient(const at::Tensor& gradient) const {
+  at::Tensor place = unit_->gradient_.narrow(0, offset_, local_.elements()).view(local_.sizes);
+  if (std::exchange(has_gradient_, true)) {
+    place.add_(gradient);
+  } else {
+    place.copy_(gradient);
+  }
+}
+
+std::vector<const Parameter*> Weights::parameters() const {
+  std::vector<const Parameter*> all;
+  for (const auto& unit : units) {
+    for (const auto& parameter : unit->parameters()) all.push_back(parameter.get());
+  }
+  return all;
+}
+
+const Parameter& Weights::at(const std::string& name) const {
+  for (const auto& unit : units) {
+    for (const auto& parameter : unit->parameters()) {
+      if (parameter->name() == name) return *parameter;
+    }
+  }
+  std::vector<std::string> names;
+  for (const Parameter* parameter : parameters()) names.push_back(parameter->name());
+  throw Error::internal(name, "no such tensor").remedy(did_you_mean(name, names));
+}
+
+int64_t Weights::elements() const {
+  int64_t sum = 0;
+  for (const Parameter* parameter : parameters()) sum += parameter->layout().elements();
+  return sum;
+}
+
+void Weights::load(TensorReader& reader) {
+  for (const auto& unit : units) unit->read_owned(unit->master(), reader, "");
+  publish();
+}
+
+namespace {
+
+/// The whole tensor from the tensor parallel ranks' local slices.
+at::Tensor join(const Parameter& parameter, const at::Tensor& local, const Group& tp) {
+  if (tp.size() == 1 || !parameter.layout().is_sharded_on("tp")) return local;
+  int dim = parameter.layout().shards.front().dim;
+  int64_t whole = parameter.layout().sizes[dim], part = (whole + tp.size() - 1) / tp.size();
+  at::Tensor first = local.transpose(0, dim);
+  std::vector<int64_t> sizes = first.sizes().vec();
+  sizes[0] = part;
+  at::Tensor padded = at::zeros(sizes, local.options());
+  padded.narrow(0, 0, first.size(0)).copy_(first);
+  sizes[0] = part * tp.size();
+  at::Tensor all = at::empty(sizes, local.options());
+  tp.all_gather(padded, all, {.name = parameter.name()}).wait();
+  return all.narrow(0, 0, whole).transpose(0, dim).contiguous();
+}
+
+}  // namespace
+
+void Weights::visit_whole(const std::function<at::Tensor(Unit&)>& owned,
+                          const std::function<void(const Parameter&, const at::Tensor&)>& visit) const {
+  for (const auto& unit : units) {
+    at::Tensor flat = unit->whole(owned(*unit));
+    for (const auto& parameter : unit->parameters()) {
+      at::Tensor local = flat.narrow(0, parameter->offset(), parameter->local().elements()).view(parameter->local().sizes);
+      visit(*parameter, join(*parameter, local, unit->zero().mesh.tp()));
+    }
+  }
+}
+
+void Weights::publish() {
+  for (const auto& unit : units) unit->publish();
+  units.front()->zero().mesh.world().barrier({.name = "publish"});
+}
+
+at::Tensor DrawnTensors::read(const std::string& name, const Slice& slice) {
+  const Parameter& parameter = weights_.at(name);
+  const Init& init = parameter.init();
+  if (init.standard_deviation == 0) return at::full(slice.sizes, init.constant, at::kDouble);
+  return keyed_normal(seed_.with("init").with(name), parameter.layout().sizes, slice) * init.standard_deviation;
+}
+
+}  // namespace echelon

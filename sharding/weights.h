@@ -1,0 +1,105 @@
+// Named tensors with their layouts: what a model is made of, and the currency between rooms.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "sharding/layout.h"
+#include "sharding/seed.h"
+
+namespace echelon {
+
+class Unit;
+
+/// How a tensor is drawn when no file holds it.
+struct Init {
+  double constant = 0;         ///< value of every element, when standard_deviation is 0
+  double standard_deviation = 0;   ///< of a normal distribution with mean 0
+};
+
+/// One named tensor of a model; its memory belongs to its Unit.
+class Parameter {
+ public:
+  const std::string& name() const { return name_; }
+  const Layout& layout() const { return layout_; }
+  const Init& init() const { return init_; }
+  /// This rank's slice on the tensor parallel axis.
+  const Slice& local() const { return local_; }
+  Unit& unit() const { return *unit_; }
+  /// Position of the local slice in the Unit's flat memory, in elements.
+  int64_t offset() const { return offset_; }
+  bool is_matrix() const { return layout_.sizes.size() > 1; }
+
+  /// The local slice, as the Unit's memory holds it. Readable between Unit::enter and Unit::leave.
+  const at::Tensor& value() const { return value_; }
+  /// value() for stock operators: the gradient that autograd computes for it is added to the Unit's flat gradient.
+  at::Tensor use() const;
+  /// Adds `gradient` (shape of the local slice) to the Unit's flat gradient; the first of a step overwrites it.
+  void add_gradient(const at::Tensor& gradient) const;
+  /// The place of this tensor's gradient, for kernels that write it themselves; `fresh` says whether to overwrite.
+  /// Undefined when the dtype of gradients is not that of values.
+  at::Tensor gradient_place(bool& fresh) const;
+
+ private:
+  friend class Unit;
+  std::string name_;
+  Layout layout_;
+  Init init_;
+  Slice local_;
+  Unit* unit_ = nullptr;
+  int64_t offset_ = 0;
+  at::Tensor value_;
+  mutable bool has_gradient_ = false;
+};
+
+/// Where the values of named tensors come from: a Hugging Face folder, a checkpoint, a draw.
+class TensorReader {
+ public:
+  virtual ~TensorReader() = default;
+  /// The part `slice` of the whole tensor `name`, in any floating dtype. Reads no more than it must.
+  virtual at::Tensor read(const std::string& name, const Slice& slice) = 0;
+};
+
+/// The elements of one parameter that a flat shard holds.
+struct Segment {
+  const Parameter* parameter;
+  int64_t offset;      ///< first element, in the shard
+  int64_t begin;       ///< the same element's index in the local slice, row-major
+  int64_t length;
+};
+
+/// All tensors of a model, Unit by Unit in the order of the forward pass.
+class Weights {
+ public:
+  std::vector<std::unique_ptr<Unit>> units;
+
+  std::vector<const Parameter*> parameters() const;
+  const Parameter& at(const std::string& name) const;
+  /// Elements of all tensors, each counted once.
+  int64_t elements() const;
+  /// Fills every rank's shards from `reader`. Collective.
+  void load(TensorReader& reader);
+  /// Hands every whole tensor of an owned quantity (masters, gradients, a moment: what `owned` picks from a Unit) to `visit`
+  /// on every rank, one after the other in order, valid during the call. Collective.
+  void visit_whole(const std::function<at::Tensor(Unit&)>& owned,
+                   const std::function<void(const Parameter&, const at::Tensor&)>& visit) const;
+  /// Makes every Unit's masters the values of the next forward. Collective; afterwards all ranks may gather.
+  void publish();
+};
+
+/// Draws every tensor from (seed, name, index of the element in the whole tensor).
+class DrawnTensors : public TensorReader {
+ public:
+  DrawnTensors(const Weights& weights, const Seed& seed) : weights_(weights), seed_(seed) {}
+  at::Tensor read(const std::string& name, const Slice& slice) override;
+
+ private:
+  const Weights& weights_;
+  Seed seed_;
+};
+
+}  // namespace echelon

@@ -1,0 +1,55 @@
+// ZeRO: which rank keeps which part of values, gradients and optimizer state.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "comm/mesh.h"
+#include "sharding/exchange.h"
+
+namespace echelon {
+
+struct ZeroOptions {
+  int stage = 3;                                  ///< 0: all replicated; 1: optimizer state sharded; 2: and gradients; 3: and values
+  at::ScalarType values = at::ScalarType::Float;  ///< dtype of computation
+  at::ScalarType master = at::ScalarType::Float;  ///< dtype of gradients, masters and optimizer state
+};
+
+/// Unit-sized gradient memory that is used again: one Unit after the other writes its gradient, has it reduced to the
+/// owned shard, and hands the memory back. Every rank asks in the same order, so that allocation is collective.
+class Buckets {
+ public:
+  struct Bucket {
+    at::Tensor memory;
+    bool free = true;
+  };
+  /// A bucket of at least `elements`; its content is undefined.
+  Bucket& acquire(int64_t elements, at::ScalarType dtype, const Group& group);
+
+ private:
+  std::vector<std::unique_ptr<Bucket>> buckets_;
+};
+
+/// What the Units of one model share. Source: Rajbhandari et al. 2020 (ZeRO).
+class Zero {
+ public:
+  Zero(const Mesh& mesh, ZeroOptions options)
+      : mesh(mesh), options(options), exchange(std::make_unique<ExactExchange>()) {}
+
+  const Mesh& mesh;
+  const ZeroOptions options;
+  Buckets buckets;
+  std::unique_ptr<Exchange> exchange;
+  /// Where the step stands: gradients of the first micro-step overwrite, those of the last are reduced (stages 0 and 1).
+  bool first_micro_step = true, last_micro_step = true;
+
+  bool shards_values() const { return options.stage >= 3; }
+  bool shards_gradients() const { return options.stage >= 2; }
+  bool shards_state() const { return options.stage >= 1; }
+  bool keeps_master() const { return options.values != options.master; }
+};
+
+}  // namespace echelon
