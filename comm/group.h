@@ -53,6 +53,8 @@ class Group {
   int rank() const;
   int size() const;
   const std::string& name() const { return name_; }
+  /// Where tensors of its collectives live.
+  at::Device device() const;
 
   /// Ranks of equal `color` form a new group, ordered by (key, rank). Collective.
   Group split(int color, int key, std::string name) const;

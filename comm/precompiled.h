@@ -1,7 +1,8 @@
-// The one precompiled header, built in comm and reused by every room above it.
+// The one precompiled header, built in comm and reused by every room above it: what is slow to read and never changes.
 #pragma once
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <cstdint>
 #include <functional>
@@ -14,3 +15,4 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <nlohmann/json.hpp>

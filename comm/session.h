@@ -13,7 +13,8 @@ struct SessionOptions {
   std::string backend = "auto";     ///< self | thread | mpi | nccl; auto: nccl where a GPU is visible, mpi under a launcher, else self
   double timeout_seconds = 600;     ///< a collective that waits longer is an Error::comm
   bool checked = true;              ///< compare every collective's signature across ranks before the wire
-  std::string ledger_path;          ///< file of the ledger of collectives; empty: kept in memory
+  bool share_memory = true;         ///< ranks of one node meet in memory they share; false: over MPI, as between nodes
+  std::string ledger_path;          ///< file of the ledger of collectives, "{rank}" stands for the rank; empty: in memory
 };
 
 /// Joins the job (MPI_Init on first use) and leaves it on destruction. `main` makes one and hands references down.

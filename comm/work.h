@@ -1,12 +1,14 @@
 // A collective under way.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <utility>
 
 namespace echelon {
 
-/// A collective that may still be running. Its tensors must not be touched before wait(); dropping it waits.
+/// A collective that may still be running. Its tensors must not be touched before wait(); dropping it waits, unless an
+/// exception is on its way up: then the transfer is given up, since the rank is about to fail.
 class [[nodiscard]] Work {
  public:
   Work() = default;                                   ///< done already
@@ -16,13 +18,16 @@ class [[nodiscard]] Work {
     std::swap(finish_, other.finish_);
     return *this;
   }
-  ~Work() {
-    if (finish_) finish_();
+  // May throw: an error of the transfer must not get lost with a Work that nobody waited for.
+  ~Work() noexcept(false) {
+    if (std::uncaught_exceptions() == 0) wait();
   }
 
+  /// Errors: those of the collective.
   void wait() {
     if (auto finish = std::exchange(finish_, nullptr)) finish();
   }
+  bool done() const { return !finish_; }
 
  private:
   std::function<void()> finish_;

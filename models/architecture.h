@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 namespace echelon {
 
@@ -15,6 +16,7 @@ struct Architecture {
   int64_t vocabulary = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, head_width = 0, feed_forward = 0;
   int64_t max_positions = 0;
   int64_t token_types = 0;            ///< rows of the token type embedding; 0: none
+  int64_t padding_id = -1;            ///< looking up this token gives its row no gradient; -1: none
   bool causal = true;
 
   Norm norm = Norm::layer;
@@ -38,6 +40,7 @@ struct Architecture {
   bool pooler = false;                ///< tanh(dense) of the first token
 
   double dropout = 0, attention_dropout = 0;
+  std::optional<double> embedding_dropout;   ///< absent: dropout
   double initializer_range = 0.02;
   bool scale_residual_init = false;   ///< output projections start at range / sqrt(2 layers) (GPT-2)
 };

@@ -1,6 +1,7 @@
 #include "models/model.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include "comm/autograd.h"
@@ -18,7 +19,7 @@ at::Tensor rows_with_targets(const at::Tensor& labels) {
 
 }  // namespace
 
-Model::Model(const Architecture& architecture, Zero& zero, Options options)
+Model::Model(const Architecture& architecture, Zero& zero, ModelOptions options)
     : architecture_(architecture), zero_(zero), options_(options) {
   declare_embeddings();
   for (int64_t layer = 0; layer < architecture_.layers; ++layer) {
@@ -37,7 +38,7 @@ void Model::declare_embeddings() {
   const Architecture& a = architecture_;
   Unit& unit = new_unit("embeddings");
   embeddings_ = &unit;
-  tokens_.emplace(unit, "embeddings.tokens", a.vocabulary, a.width, a.initializer_range, /*split=*/true);
+  tokens_.emplace(unit, "embeddings.tokens", a.vocabulary, a.width, a.initializer_range, /*split=*/true, a.padding_id);
   if (a.positions == Positions::learned) {
     positions_.emplace(unit, "embeddings.positions", a.max_positions, a.width, a.initializer_range, /*split=*/false);
   }
@@ -89,7 +90,7 @@ at::Tensor Model::embed(const Batch& batch, const at::Tensor& entered, const Pas
     rows = rows + (*types_)(types, entered, pass);
   }
   if (embedding_norm_) rows = (*embedding_norm_)(rows);
-  return pass.dropout(rows, architecture_.dropout, "embeddings.dropout");
+  return pass.dropout(rows, architecture_.embedding_dropout.value_or(architecture_.dropout), "embeddings.dropout");
 }
 
 at::Tensor Model::through_layers(at::Tensor rows, const Pass& pass) {

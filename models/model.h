@@ -24,6 +24,10 @@ struct Outputs {
   at::Tensor pooled;              ///< [B, D]
 };
 
+struct ModelOptions {
+  bool recompute = false;    ///< run every layer again in backward instead of keeping its activations
+};
+
 /// A sharded transformer. Its Units in order: `embeddings`, `layers.0` … , `head`. Names of tensors:
 ///
 ///     embeddings.{tokens,positions,types}.weight   embeddings.norm.{weight,bias}
@@ -35,12 +39,8 @@ struct Outputs {
 /// Linear weights are [out, in]. A tied head uses embeddings.tokens.weight, whose Unit then stays gathered to the end.
 class Model {
  public:
-  struct Options {
-    bool recompute = false;    ///< run every layer again in backward instead of keeping its activations
-  };
-
   /// Declares and allocates all tensors; values are undefined until weights().load(). Collective.
-  Model(const Architecture& architecture, Zero& zero, Options options = {});
+  Model(const Architecture& architecture, Zero& zero, ModelOptions options = {});
 
   const Architecture& architecture() const { return architecture_; }
   Weights& weights() { return weights_; }
@@ -70,7 +70,7 @@ class Model {
 
   Architecture architecture_;
   Zero& zero_;
-  Options options_;
+  ModelOptions options_;
   Weights weights_;
   std::optional<Embedding> tokens_, positions_, types_;
   std::optional<NormLayer> embedding_norm_, final_norm_, transform_norm_;

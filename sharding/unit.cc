@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "cluster/base/error.h"
@@ -57,7 +58,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& anchor, int64_t unit,
                             const Body& body) {
     context->saved_data["unit"] = unit;
-    context->saved_data["body"] = c10::make_intrusive<Holder>(body);
+    context->saved_data["body"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(body));
     context->save_for_backward({input});
     unit_of(context)->gather();
     at::Tensor output = body(input);
@@ -70,7 +71,8 @@ struct Recompute : torch::autograd::Function<Recompute> {
     unit->before_backward();
     {
       at::AutoGradMode with_gradients(true);
-      at::Tensor output = context->saved_data["body"].toCustomClass<Holder>()->body(input);
+      auto holder = context->saved_data["body"].toCapsule();
+      at::Tensor output = static_cast<Holder&>(*holder).body(input);
       torch::autograd::backward({output}, {gradients[0]});
     }
     unit->after_backward();
@@ -262,7 +264,9 @@ at::Tensor Unit::whole(const at::Tensor& owned) {
   return all;
 }
 
-std::vector<Unit::Rows> Unit::rows_to_save(const at::Tensor& whole) const {
+at::Tensor Unit::Rows::values(const at::Tensor& whole) const { return whole.narrow(0, begin, length).view(slice.sizes); }
+
+std::vector<Unit::Rows> Unit::rows_to_save() const {
   std::vector<Rows> rows;
   for (const Segment& segment : segments_of(shard_ * dp().rank(), shard_)) {
     const Parameter& parameter = *segment.parameter;
@@ -275,7 +279,7 @@ std::vector<Unit::Rows> Unit::rows_to_save(const at::Tensor& whole) const {
     Slice slice = parameter.local();
     slice.offsets[0] += first;
     slice.sizes[0] = last - first;
-    rows.push_back({&parameter, slice, whole.narrow(0, parameter.offset() + first * row, (last - first) * row).view(slice.sizes)});
+    rows.push_back({&parameter, slice, parameter.offset() + first * row, (last - first) * row});
   }
   return rows;
 }

@@ -73,10 +73,12 @@ class Unit {
   /// Rows of tensors that this rank writes to a checkpoint: whole rows, each by one rank only.
   struct Rows {
     const Parameter* parameter;
-    Slice slice;          ///< in the global tensor
-    at::Tensor values;
+    Slice slice;                 ///< in the global tensor
+    int64_t begin, length;       ///< in the whole flat memory
+
+    at::Tensor values(const at::Tensor& whole) const;   ///< [slice.sizes]
   };
-  std::vector<Rows> rows_to_save(const at::Tensor& whole) const;
+  std::vector<Rows> rows_to_save() const;
   /// Fills an owned shard from `prefix` + name of each tensor.
   void read_owned(at::Tensor& owned, TensorReader& reader, const std::string& prefix) const;
 

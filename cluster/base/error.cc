@@ -62,6 +62,8 @@ Error& Error::within(std::string_view outer_place) {
   return *this;
 }
 
+std::string Error::message() const { return sentence_.substr(name_of(kind_).size() + 2); }
+
 void Error::compose() {
   std::string text = fmt::format("{}: ", name_of(kind_));
   if (!place_.empty()) text += place_ + ": ";

@@ -56,6 +56,8 @@ class Error : public std::exception {
   const std::string& place() const { return place_; }
   /// The whole sentence, on one line: control characters of foreign text are escaped.
   const char* what() const noexcept override { return sentence_.c_str(); }
+  /// The sentence without the kind in front.
+  std::string message() const;
 
  private:
   Error& set_got(std::string text);

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
@@ -27,7 +29,7 @@ class IndexedTokens {
   int64_t document_begin(int64_t document) const;
   /// Copies tokens [first_token, first_token + count) to `out`. Errors: Error::internal outside of [0, tokens()).
   void read(int64_t first_token, int64_t count, int64_t* out) const;
-  /// The largest and smallest id, by reading all.
+  /// The smallest and the largest id, by reading all. Errors: Error::internal without tokens.
   std::pair<int64_t, int64_t> range() const;
 
  private:

@@ -5,13 +5,13 @@
 
 namespace echelon {
 
-Error json_mistake(const std::string& place, Error::Kind kind, const nlohmann::detail::exception& mistake) {
+std::string json_mistake(const nlohmann::detail::exception& mistake) {
   constexpr size_t longest = 240;  // The parser repeats what it last read, which may be the whole file.
   std::string text = mistake.what();
   size_t prefix = text.find("] ");
   if (prefix != std::string::npos) text.erase(0, prefix + 2);
   if (text.size() > longest) text = text.substr(0, longest) + "…";
-  return Error(kind, place, "not valid JSON: " + text);
+  return "not valid JSON: " + text;
 }
 
 namespace {
@@ -43,8 +43,9 @@ class StrictBuilder {
     return close();
   }
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& mistake) {
-    throw json_mistake(place_, kind_, mistake);
+    throw damaged(json_mistake(mistake));
   }
+  Error damaged(const std::string& what) const { return Error(kind_, place_, what); }
 
  private:
   bool add(Json value) {
@@ -54,7 +55,7 @@ class StrictBuilder {
 
   bool open(Json value) {
     if (open_.size() >= static_cast<size_t>(max_depth_)) {
-      throw Error(kind_, place_, fmt::format("JSON is nested deeper than {} levels", max_depth_));
+      throw damaged(fmt::format("JSON is nested deeper than {} levels", max_depth_));
     }
     open_.push_back(place_value(std::move(value)));
     return true;
@@ -86,7 +87,7 @@ class StrictBuilder {
     for (const auto& [key, value] : object.get_ref<const Json::object_t&>()) keys.push_back(key);
     std::sort(keys.begin(), keys.end());
     auto twice = std::adjacent_find(keys.begin(), keys.end());
-    if (twice != keys.end()) throw Error(kind_, place_, fmt::format("key \"{}\" stands twice in one object", *twice));
+    if (twice != keys.end()) throw damaged(fmt::format("key \"{}\" stands twice in one object", *twice));
   }
 
   const std::string& place_;
@@ -140,7 +141,7 @@ void check_range(T value, T min, T max, const std::string& key, const std::strin
 
 Json parse_json(std::string_view text, const std::string& place, Error::Kind kind, int max_depth) {
   StrictBuilder builder(place, kind, max_depth);
-  Json::sax_parse(text.begin(), text.end(), &builder);
+  parse_json_events(text, builder);
   return builder.take();
 }
 

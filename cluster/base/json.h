@@ -19,8 +19,16 @@ using Json = nlohmann::ordered_json;
 Json parse_json(std::string_view text, const std::string& place, Error::Kind kind = Error::Kind::input,
                 int max_depth = 64);
 
-/// The error for a mistake that the parser found: where, and what, without its own prefix and cut to a line's length.
-Error json_mistake(const std::string& place, Error::Kind kind, const nlohmann::detail::exception& mistake);
+/// What the parser found wrong, without its own prefix and cut to a line's length.
+std::string json_mistake(const nlohmann::detail::exception& mistake);
+
+/// Runs the parser over `text`; its events go to `handler`, and mistakes become `handler.damaged(what)`, an Error.
+template <class Handler>
+void parse_json_events(std::string_view text, Handler& handler) {
+  // The parser takes a zero byte for the end of its input and would not see what follows.
+  if (text.find('\0') != std::string_view::npos) throw handler.damaged("not valid JSON: a zero byte");
+  Json::sax_parse(text.begin(), text.end(), &handler);
+}
 
 struct JsonStyle {
   int indent = -1;                  ///< spaces per level; -1: everything on one line, no spaces

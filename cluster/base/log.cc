@@ -42,7 +42,7 @@ void log_to_file(const std::string& path) {
   FLAGS_logfile_mode = 0640;
   FLAGS_timestamp_in_logfile_name = false;
   FLAGS_logtostderr = false;
-  FLAGS_logbufsecs = 1;
+  FLAGS_logbuflevel = -1;  // Every line reaches the file: the last ones before a crash are the ones that count.
   google::SetLogDestination(google::GLOG_INFO, path.c_str());
 }
 

@@ -103,7 +103,6 @@ class SafetensorsWriter {
 
  private:
   struct State;
-  const TensorEntry& entry(const std::string& name) const;
 
   std::string path_, temporary_;
   Error::Kind kind_;
@@ -148,6 +147,7 @@ class SafetensorsFolder {
   const std::vector<SafetensorsFile>& files() const { return files_; }
 
  private:
+  void open_shards(const SafetensorsIndex& index, const std::string& index_path);
   void build_index();
 
   std::string path_;

@@ -52,7 +52,9 @@ std::vector<std::string> nearest(std::string_view word, const std::vector<std::s
   }
   std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<std::string> names;
-  for (size_t i = 0; i < std::min(count, near.size()); ++i) names.push_back(*near[i].second);
+  for (const auto& [distance, name] : near) {
+    if (names.size() < count && distance <= near.front().first + 1) names.push_back(*name);
+  }
   return names;
 }
 

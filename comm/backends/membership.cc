@@ -57,12 +57,17 @@ Error Membership::too_late(const std::string& waits_for) {
 Work Membership::start(std::shared_ptr<Transfer> transfer) {
   if (transfer->advance()) return {};
   transfers_.push_back(transfer.get());
-  return Work([this, transfer] { wait(*transfer); });
+  // However the Work ends, its transfer leaves the list before the caller's tensor can be freed.
+  std::shared_ptr<Transfer> listed(transfer.get(), [self = shared_from_this(), transfer](Transfer* gone) { self->forget(gone); });
+  return Work([this, listed] { wait(*listed); });
 }
 
 void Membership::wait(Transfer& transfer) {
-  auto under_way = [&] { return std::find(transfers_.begin(), transfers_.end(), &transfer) != transfers_.end(); };
-  wait_until([&] { return !under_way(); }, [&] { return transfer.waits_for(); });
+  auto done = [&] {
+    advance_transfers();
+    return std::find(transfers_.begin(), transfers_.end(), &transfer) == transfers_.end();
+  };
+  wait_until(done, [&] { return transfer.waits_for(); });
 }
 
 }  // namespace echelon

@@ -45,7 +45,7 @@ class Transfer {
 };
 
 /// One rank's membership in a job.
-class Membership {
+class Membership : public std::enable_shared_from_this<Membership> {
  public:
   Membership(int world_rank, double timeout_seconds, bool checked, const std::string& ledger_path);
 
@@ -72,6 +72,7 @@ class Membership {
 
   void wait(Transfer& transfer);
   void advance_transfers();
+  void forget(Transfer* transfer) { std::erase(transfers_, transfer); }
   /// Gives the core away; false when time is up. Errors: as wait_until.
   bool pause(int64_t turn, Clock::time_point start);
   Error too_late(const std::string& waits_for);

@@ -88,6 +88,13 @@ std::string Signature::text() const {
   return text + fmt::format(" (number {})", sequence);
 }
 
+bool same_message(const Signature& one, const Signature& other) {
+  Signature as_other = one;
+  as_other.op = other.op;
+  as_other.root = other.root;
+  return one.op != other.op && as_other.agrees(other);
+}
+
 Error disagreement(int rank, const Signature& mine, int other_rank, const Signature& theirs) {
   return Error::comm("", fmt::format("ranks disagree: rank {} is in {}, rank {} in {}", rank, mine.text(), other_rank,
                                      theirs.text()))

@@ -46,6 +46,9 @@ struct Signature {
   std::string text() const;
 };
 
+/// True when a send and a recv, each numbered among those of its pair of ranks, are of the same message.
+bool same_message(const Signature& one, const Signature& other);
+
 /// Error::comm that names two ranks and what each of them has entered.
 Error disagreement(int rank, const Signature& mine, int other_rank, const Signature& theirs);
 

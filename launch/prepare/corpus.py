@@ -1,5 +1,7 @@
-"""Real text from Debian's packages, as JSONL: the King James Bible by chapter, the manual pages of Linux by page, the Debian
-reference and the developers' reference by section.
+"""Real text from Debian's packages, as JSONL.
+
+The King James Bible by chapter, the manual pages of Linux by page, the Debian reference and the developers'
+reference by section.
 
     corpus.py --out=corpus/text.jsonl [--root=/]
 
@@ -18,9 +20,9 @@ from indexed import AtomicFile
 from options import Parser
 from roff import plain_text
 
-SHORTEST = 200               # characters; shorter pages are stubs and redirections
-LEAST = 5_000_000            # bytes of text that a corpus must have
-SECTIONS = ("man1", "man2", "man3", "man4", "man5", "man7", "man8")
+SHORTEST = 200  # characters; shorter pages are stubs and redirections
+LEAST = 5_000_000  # bytes of text that a corpus must have
+SECTIONS = ("man2", "man3", "man4", "man5", "man7", "man8")
 MANUAL_PACKAGES = ("manpages", "manpages-dev")
 VERSE = re.compile(r"([1-4]?[A-Za-z]+)(\d+):(\d+) (.*)")
 HEADING = re.compile(r"(?m)^(?:Chapter )?(\d+(?:\.\d+)*)\. \S.*$")
@@ -71,11 +73,13 @@ def book(root, path, name):
         with gzip.open(os.path.join(root, path), "rt", encoding="utf-8") as file:
             text = file.read().replace("\xa0", " ")
     except OSError as error:
-        raise Failure("input", path, error.strerror or str(error), "install debian-reference-en and developers-reference") from error
+        raise Failure(
+            "input", path, error.strerror or str(error), "install debian-reference-en and developers-reference"
+        ) from error
     headings = list(HEADING.finditer(text))
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     # The table of contents names every section before it comes: the later one of a number is the text.
-    sections = {heading[1]: text[heading.start():end] for heading, end in zip(headings, ends)}
+    sections = {heading[1]: text[heading.start() : end] for heading, end in zip(headings, ends)}
     return [(f"{name} {number}", unindented(section)) for number, section in sections.items()]
 
 
@@ -95,9 +99,12 @@ def distinct(documents):
 
 
 def gather(root):
-    sources = {"bible": bible(root), "manual": manual_pages(root),
-               "debian-reference": book(root, "usr/share/debian-reference/debian-reference.en.txt.gz", "reference"),
-               "developers-reference": book(root, "usr/share/developers-reference/developers-reference.txt.gz", "developers")}
+    sources = {
+        "bible": bible(root),
+        "manual": manual_pages(root),
+        "debian-reference": book(root, "usr/share/debian-reference/debian-reference.en.txt.gz", "reference"),
+        "developers-reference": book(root, "usr/share/developers-reference/developers-reference.txt.gz", "developers"),
+    }
     return [(source, name, text) for source, found in sources.items() for name, text in found]
 
 
@@ -113,7 +120,7 @@ def write(documents, path):
 
 
 def main(argv):
-    parser = Parser("corpus", description=__doc__.split("\n\n")[0])
+    parser = Parser("corpus", description=__doc__.split("\n")[0])
     parser.add_argument("--out", required=True, metavar="FILE", help="JSONL file to write")
     parser.add_argument("--root", default="/", metavar="DIR", help="where the packages are unpacked (/)")
     options = parser.parse(argv)
@@ -123,10 +130,14 @@ def main(argv):
         sizes[document["source"]] = sizes.get(document["source"], 0) + len(document["text"].encode())
     total = sum(sizes.values())
     if total < LEAST:
-        raise Failure("input", options.root, f"only {total:,} bytes of text ({sizes})", "are the packages' manual pages there?")
+        raise Failure(
+            "input", options.root, f"only {total:,} bytes of text ({sizes})", "are the packages' manual pages there?"
+        )
     write(documents, options.out)
-    print(f"{options.out}: {len(documents):,} documents, {total:,} bytes of text: " +
-          ", ".join(f"{source} {size:,}" for source, size in sizes.items()))
+    print(
+        f"{options.out}: {len(documents):,} documents, {total:,} bytes of text: "
+        + ", ".join(f"{source} {size:,}" for source, size in sizes.items())
+    )
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from failure import Failure
 
-LINE_LIMIT = 64 << 20        # bytes of one line
-RATIO_LIMIT = 200            # decompressed bytes for each compressed one: real text stays below 20
-RATIO_FREE = 16 << 20        # decompressed bytes from which the ratio is looked at
-PIECE = 4 << 20              # characters handed to the tokenizer at a time
+LINE_LIMIT = 64 << 20  # bytes of one line
+RATIO_LIMIT = 200  # decompressed bytes for each compressed one: real text stays below 20
+RATIO_FREE = 16 << 20  # decompressed bytes from which the ratio is looked at
+PIECE = 4 << 20  # characters handed to the tokenizer at a time
 ENDINGS = {".txt": "text", ".text": "text", ".md": "text", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -26,7 +26,7 @@ class Piece:
 
     text: str
     last: bool
-    place: str       # file:line where it starts
+    place: str  # file:line where it starts
 
 
 def expand(inputs):
@@ -45,15 +45,19 @@ def expand(inputs):
 
 def expand_one(name):
     if os.path.isdir(name):
-        return sorted(os.path.join(folder, file) for folder, _, files in os.walk(name) for file in files
-                      if kind_of(file, None) and not file.startswith("."))
+        return sorted(
+            os.path.join(folder, file)
+            for folder, _, files in os.walk(name)
+            for file in files
+            if kind_of(file, None) and not file.startswith(".")
+        )
     if os.path.exists(name):
         return [name]
     return sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
 
 
 def kind_of(path, otherwise="text"):
-    """"text" or "jsonl", from the name without .gz or .zst."""
+    """ "text" or "jsonl", from the name without .gz or .zst."""
     stem, ending = os.path.splitext(path)
     if ending in (".gz", ".zst"):
         ending = os.path.splitext(stem)[1]
@@ -76,9 +80,13 @@ class RatioGuard(io.RawIOBase):
             raise Failure("input", self.path, f"damaged gzip file ({error})") from error
         self.total += len(data)
         if self.total > RATIO_FREE and self.total > RATIO_LIMIT * self.compressed.tell():
-            raise Failure("input", self.path, f"expands to more than {RATIO_LIMIT} times its size",
-                          "decompress it by hand if you trust it")
-        buffer[:len(data)] = data
+            raise Failure(
+                "input",
+                self.path,
+                f"expands to more than {RATIO_LIMIT} times its size",
+                "decompress it by hand if you trust it",
+            )
+        buffer[: len(data)] = data
         return len(data)
 
 
@@ -89,6 +97,7 @@ class ZstdReader:
 
     def __init__(self, raw, path):
         import zstandard
+
         self.raw, self.path, self.pending, self.input = raw, path, b"", b""
         self.failure = zstandard.ZstdError
         self.start = lambda: zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
@@ -180,7 +189,9 @@ def json_text(line, place, key):
     if not isinstance(record, dict):
         raise Failure("input", place, "expected a JSON object on each line")
     if key not in record:
-        raise Failure("input", place, f'no key "{key}"', f"--json_key names another one of: {', '.join(sorted(record)[:8])}")
+        raise Failure(
+            "input", place, f'no key "{key}"', f"--json_key names another one of: {', '.join(sorted(record)[:8])}"
+        )
     text = record[key]
     if not isinstance(text, str):
         raise Failure("input", place, f'"{key}" is not a string')
@@ -196,7 +207,7 @@ def cut(text, place):
     start = 0
     while len(text) - start > PIECE:
         end = text.rfind("\n", start, start + PIECE) + 1
-        while end > start and (text[end:end + 1].isspace() or text[end - 2:end - 1].isspace()):
+        while end > start and (text[end : end + 1].isspace() or text[end - 2 : end - 1].isspace()):
             end = text.rfind("\n", start, end - 1) + 1
         end = end if end > start else start + PIECE
         yield Piece(text[start:end], False, place)

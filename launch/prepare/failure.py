@@ -1,6 +1,7 @@
 """Errors that end a tool with one sentence and the exit code of its kind."""
 
 import errno
+import importlib.util
 import signal
 import sys
 
@@ -29,6 +30,20 @@ def storage(place, error):
     """A Failure for an OSError met while writing `place`."""
     remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return Failure("storage", place, error.strerror or str(error), remedy)
+
+
+def require(*modules):
+    """Ends the program in one sentence when Python lacks a package."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        failure = Failure(
+            "recipe",
+            sys.executable,
+            f"lacks the Python packages {', '.join(missing)}",
+            "run ./quickstart, or pip install -r requirements.txt",
+        )
+        print(failure.sentence(), file=sys.stderr)
+        sys.exit(EXIT_CODES["recipe"])
 
 
 def stop(signum, _frame):

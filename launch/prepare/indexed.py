@@ -8,10 +8,16 @@ import numpy as np
 from failure import Failure, storage
 
 MAGIC = b"MMIDIDX\x00\x00"
-CODES = {np.dtype("u1"): 1, np.dtype("i1"): 2, np.dtype("<i2"): 3, np.dtype("<i4"): 4, np.dtype("<i8"): 5,
-         np.dtype("<u2"): 8}
+CODES = {
+    np.dtype("u1"): 1,
+    np.dtype("i1"): 2,
+    np.dtype("<i2"): 3,
+    np.dtype("<i4"): 4,
+    np.dtype("<i8"): 5,
+    np.dtype("<u2"): 8,
+}
 DTYPES = {code: dtype for dtype, code in CODES.items()}
-LONGEST = 2**31 - 1          # a sequence's length is a signed 32-bit number
+LONGEST = 2**31 - 1  # a sequence's length is a signed 32-bit number
 
 
 def dtype_for(vocabulary):
@@ -49,7 +55,7 @@ class AtomicFile:
         try:
             self.file.close()
         except OSError:
-            pass          # the disk is full: what could not be flushed is thrown away below
+            pass  # the disk is full: what could not be flushed is thrown away below
         if os.path.exists(self.temporary):
             os.unlink(self.temporary)
 
@@ -89,7 +95,7 @@ class Writer:
         return len(self.boundaries) - 1
 
     def commit(self):
-        """Both files appear. The old index goes first: ids without an index are refused, ids with a wrong one are not."""
+        """Both files appear. The old index goes first: with a wrong index ids would still be read."""
         index = AtomicFile(self.prefix + ".idx")
         try:
             self.write_index(index)

@@ -1,4 +1,4 @@
-"""What a language model must beat: the entropy of single tokens and the cross-entropy of a smoothed bigram model, in nats a token."""
+"""What a language model must beat, in nats a token: the entropy of single tokens and a smoothed bigram model."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def entropy(counts):
 def unigram_counts(ids, vocabulary):
     counts = np.zeros(vocabulary, dtype=np.int64)
     for start in range(0, len(ids), CHUNK):
-        counts += np.bincount(ids[start:start + CHUNK], minlength=vocabulary)
+        counts += np.bincount(ids[start : start + CHUNK], minlength=vocabulary)
     return counts
 
 
@@ -25,7 +25,7 @@ def pair_counts(ids, vocabulary):
     """(distinct pairs coded as first · V + second, sorted; how often each occurs)."""
     keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for start in range(0, len(ids) - 1, CHUNK):
-        chunk = ids[start:start + CHUNK + 1].astype(np.int64)
+        chunk = ids[start : start + CHUNK + 1].astype(np.int64)
         new, often = np.unique(chunk[:-1] * vocabulary + chunk[1:], return_counts=True)
         merged, place = np.unique(np.concatenate([keys, new]), return_inverse=True)
         counts = np.bincount(place, np.concatenate([counts, often])).astype(np.int64)
@@ -34,10 +34,12 @@ def pair_counts(ids, vocabulary):
 
 
 class Bigram:
-    """Absolute discounting, interpolated with add-one unigrams: p(w|v) = max(c(v,w) − D, 0) / c(v) + D·T(v) / c(v) · p(w).
+    """Absolute discounting, interpolated with add-one unigrams:
 
-    c counts in the training text, T(v) is the number of distinct followers of v, D = n1 / (n1 + 2·n2) from the numbers of
-    pairs seen once and twice. Nothing is tuned. Ney, Essen and Kneser 1994.
+        p(w|v) = max(c(v,w) − D, 0) / c(v) + D·T(v) / c(v) · p(w)
+
+    c counts in the training text, T(v) is the number of distinct followers of v, D = n1 / (n1 + 2·n2) from the numbers
+    of pairs seen once and twice. Nothing is tuned. Ney, Essen and Kneser 1994.
     """
 
     def __init__(self, ids, vocabulary):
@@ -65,6 +67,6 @@ class Bigram:
         """Mean of −log p(token | the one before) over a text, the first token left out; nats."""
         total = 0.0
         for start in range(0, len(ids) - 1, CHUNK):
-            chunk = ids[start:start + CHUNK + 1].astype(np.int64)
+            chunk = ids[start : start + CHUNK + 1].astype(np.int64)
             total -= np.log(self.probability(chunk[:-1], chunk[1:])).sum()
         return float(total / max(len(ids) - 1, 1))

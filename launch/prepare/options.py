@@ -27,8 +27,12 @@ class Parser(argparse.ArgumentParser):
             flag = unknown[0].split("=")[0]
             near = difflib.get_close_matches(flag, list(self._option_string_actions), 2)
             what = f'unknown flag "{flag}"' if flag.startswith("-") else f'unexpected argument "{flag}"'
-            raise Failure("usage", self.command, what,
-                          f"did you mean {' or '.join(near)}?" if near else f"see `echelon {self.command} --help`")
+            raise Failure(
+                "usage",
+                self.command,
+                what,
+                f"did you mean {' or '.join(near)}?" if near else f"see `echelon {self.command} --help`",
+            )
         return values
 
     def normalised(self, argument):

@@ -9,34 +9,57 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
+from failure import Failure, require, run, storage
 
-import vocabulary as vocabularies
-from documents import Documents, expand
-from failure import Failure, run, storage
-from indexed import AtomicFile, Writer, dtype_for, read
-from ngrams import Bigram, entropy
-from options import Parser, fraction
+require("numpy", "tokenizers", "tqdm", "zstandard")
 
-BATCH = 4 << 20              # characters that are encoded together, over all cores
-BIGRAM_TOKENS = 50_000_000   # training tokens that the bigram baseline counts; its memory grows with them
+import numpy as np  # noqa: E402
+
+import vocabulary as vocabularies  # noqa: E402
+from documents import Documents, expand  # noqa: E402
+from indexed import AtomicFile, Writer, dtype_for, read  # noqa: E402
+from ngrams import Bigram, entropy  # noqa: E402
+from options import Parser, fraction  # noqa: E402
+
+BATCH = 4 << 20  # characters that are encoded together, over all cores
+BIGRAM_TOKENS = 50_000_000  # training tokens that the bigram baseline counts; its memory grows with them
 
 
 def arguments(argv):
     parser = Parser("prepare", description="Turns text into token ids that recipes train on.")
-    parser.add_argument("--input", action="append", required=True, metavar="FILES",
-                        help="files, globs or folders, comma-separated: .txt (one document a file), .jsonl; also .gz, .zst")
-    parser.add_argument("--tokenizer", required=True, metavar="WHICH",
-                        help="a Hugging Face folder, train:bpe:SIZE (byte-level) or train:wordpiece:SIZE")
-    parser.add_argument("--out", required=True, metavar="PREFIX", help="writes PREFIX.bin, .idx, .meta.json, .tokenizer/")
+    parser.add_argument(
+        "--input",
+        action="append",
+        required=True,
+        metavar="FILES",
+        help="files, globs or folders, comma-separated: .txt (one document a file), .jsonl; also .gz, .zst",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        required=True,
+        metavar="WHICH",
+        help="a Hugging Face folder, train:bpe:SIZE (byte-level) or train:wordpiece:SIZE",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="PREFIX", help="writes PREFIX.bin, .idx, .meta.json, .tokenizer/"
+    )
     parser.add_argument("--json_key", default="text", metavar="KEY", help="what of a JSONL object is the text (text)")
     parser.switch("append_eos", True, "end each document with the end-of-text or separator id (true)")
     parser.switch("paragraphs", False, "in .txt files a blank line ends a document (false: one document a file)")
     parser.switch("lowercase", True, "of a new wordpiece vocabulary (true)")
-    parser.add_argument("--heldout", type=fraction, default=0.0, metavar="FRACTION",
-                        help="share of the documents that is held out, chosen by a hash of their text (0)")
-    parser.add_argument("--heldout_input", action="append", metavar="FILES", help="files to hold out, instead of --heldout")
-    parser.add_argument("--heldout_out", default="", metavar="PREFIX", help="where the held-out part goes (PREFIX_heldout)")
+    parser.add_argument(
+        "--heldout",
+        type=fraction,
+        default=0.0,
+        metavar="FRACTION",
+        help="share of the documents that is held out, chosen by a hash of their text (0)",
+    )
+    parser.add_argument(
+        "--heldout_input", action="append", metavar="FILES", help="files to hold out, instead of --heldout"
+    )
+    parser.add_argument(
+        "--heldout_out", default="", metavar="PREFIX", help="where the held-out part goes (PREFIX_heldout)"
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="encoding threads (0: all cores)")
     options = parser.parse(argv)
     if options.heldout and options.heldout_input:
@@ -54,6 +77,7 @@ class Progress:
 
     def __init__(self, what, documents):
         from tqdm import tqdm
+
         self.documents = documents
         self.bar = tqdm(total=documents.bytes_total, desc=what, unit="B", unit_scale=True, disable=None, leave=False)
 
@@ -65,16 +89,17 @@ class Progress:
 
 
 def is_held_out(piece, share):
-    """Decided by a document's first piece of text alone: the same on every machine, in any order, with any tokenizer."""
+    """Decided by a document's first piece of text alone: the same in any order and with any tokenizer."""
     digest = hashlib.blake2b(piece.text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 
 def split(pieces, share):
     """(piece, whether its document is held out) for each piece."""
-    first = True
+    first, held_out = True, False
     for piece in pieces:
-        held_out = is_held_out(piece, share) if first else held_out
+        if first:
+            held_out = is_held_out(piece, share)
         first = piece.last
         yield piece, held_out
 
@@ -118,23 +143,36 @@ class Part:
         self.writer.add(ids, piece.last)
 
     def summary(self):
-        return {"documents": self.writer.documents, "tokens": self.writer.tokens, "bytes": self.bytes,
-                "unigram_entropy": entropy(self.counts)}
+        return {
+            "documents": self.writer.documents,
+            "tokens": self.writer.tokens,
+            "bytes": self.bytes,
+            "unigram_entropy": entropy(self.counts),
+        }
 
     def meta(self):
         """What models and sources need to know; docs/formats.md lists the keys."""
         ids = self.vocabulary.ids
         seen = np.flatnonzero(self.counts)
-        return {"version": 1, "vocabulary_size": self.vocabulary.size, "largest_id": int(seen[-1]) if len(seen) else -1,
-                **{f"{role}_id": ids.get(role) for role in ("pad", "bos", "eos", "unk", "cls", "sep", "mask")},
-                "special_ids": self.vocabulary.special_ids,
-                "document_end_id": self.vocabulary.end_id if self.append_eos else None, "statistics": self.summary()}
+        return {
+            "version": 1,
+            "vocabulary_size": self.vocabulary.size,
+            "largest_id": int(seen[-1]) if len(seen) else -1,
+            **{f"{role}_id": ids.get(role) for role in ("pad", "bos", "eos", "unk", "cls", "sep", "mask")},
+            "special_ids": self.vocabulary.special_ids,
+            "document_end_id": self.vocabulary.end_id if self.append_eos else None,
+            "statistics": self.summary(),
+        }
 
 
 def choose_append_eos(requested, vocabulary):
     if vocabulary.end_id is None and requested:
-        raise Failure("input", vocabulary.folder, "its tokenizer has neither an end-of-text nor a separator token",
-                      "add --append_eos=false")
+        raise Failure(
+            "input",
+            vocabulary.folder,
+            "its tokenizer has neither an end-of-text nor a separator token",
+            "add --append_eos=false",
+        )
     return requested
 
 
@@ -148,8 +186,11 @@ def make_vocabulary(options, files):
     spec = vocabularies.parse_spec(options.tokenizer)
     if not spec:
         return vocabularies.load(options.tokenizer)
-    texts = (piece.text for piece, held_out in routed_pieces("reading", files, options) if not held_out)
-    return vocabularies.train(*spec, texts, lowercase=options.lowercase)
+
+    def texts():
+        return (piece.text for piece, held_out in routed_pieces("reading", files, options) if not held_out)
+
+    return vocabularies.train(*spec, texts, options.lowercase)
 
 
 def encode(files, parts, options):
@@ -164,8 +205,12 @@ def encode(files, parts, options):
 def require_documents(parts, options):
     for part in parts:
         if part.writer.documents == 0:
-            raise Failure("input", options.input[0], f"no document falls to {part.prefix}",
-                          "give more documents or another --heldout")
+            raise Failure(
+                "input",
+                options.input[0],
+                f"no document falls to {part.prefix}",
+                "give more documents or another --heldout",
+            )
 
 
 def baselines(options, vocabulary, part):
@@ -219,9 +264,11 @@ def commit(parts, vocabulary, options):
 def report(parts, metas, vocabulary):
     for part, meta in zip(parts, metas):
         numbers = meta["statistics"]
-        line = (f"{part.prefix}.bin: {numbers['documents']:,} documents, {numbers['tokens']:,} tokens from "
-                f"{numbers['bytes']:,} bytes, vocabulary {vocabulary.size:,}, unigram entropy "
-                f"{numbers['unigram_entropy']:.4f}")
+        line = (
+            f"{part.prefix}.bin: {numbers['documents']:,} documents, {numbers['tokens']:,} tokens from "
+            f"{numbers['bytes']:,} bytes, vocabulary {vocabulary.size:,}, unigram entropy "
+            f"{numbers['unigram_entropy']:.4f}"
+        )
         if "bigram_cross_entropy" in numbers:
             line += f", bigram cross-entropy {numbers['bigram_cross_entropy']:.4f}"
         print(line)
@@ -235,7 +282,7 @@ def main(argv):
     held_out_files = expand(options.heldout_input or [])
     vocabulary = make_vocabulary(options, files)
     append_eos = choose_append_eos(options.append_eos, vocabulary)
-    vocabulary.tokenizer.encode_special_tokens = True      # "<|endoftext|>" in a document is text, not an end
+    vocabulary.tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a document is text, not an end
     prefixes = [options.out]
     if options.heldout or options.heldout_input:
         prefixes.append(options.heldout_out)

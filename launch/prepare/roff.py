@@ -2,18 +2,25 @@
 
 import re
 
-SPECIAL = {"aq": "'", "dq": '"', "rs": "\\", "ha": "^", "ti": "~", "bu": "*", "em": "--", "en": "-", "lq": '"', "rq": '"',
-           "oq": "'", "cq": "'", "co": "(C)", "mu": "x", "<=": "<=", ">=": ">=", "!=": "!=", "->": "->", "<-": "<-", "+-": "+/-",
-           "ga": "`", "hy": "-", "or": "|", "bv": "|", "sc": "§", "mc": "µ", "pc": ".", "de": "°", "Po": "£", "Eu": "€",
-           "lB": "[", "rB": "]", "lC": "{", "rC": "}", "la": "<", "ra": ">", "14": "1/4", "12": "1/2", "34": "3/4", "*a": "α",
-           "*b": "β", "*p": "π", "if": "inf", "ss": "ß", ":a": "ä", ":o": "ö", ":u": "ü", "'e": "é", "`e": "è", "R": "(R)",
-           "Tm": "(TM)", "sh": "#", "at": "@", "Do": "$", "sl": "/", "fm": "'", "sd": '"'}
-ESCAPE = re.compile(r"""\\(?:
+# fmt: off
+SPECIAL = {
+    "aq": "'", "dq": "\"", "rs": "\\", "ha": "^", "ti": "~", "bu": "*", "em": "--", "en": "-", "lq": "\"", "rq": "\"",
+    "oq": "'", "cq": "'", "co": "(C)", "mu": "x", "<=": "<=", ">=": ">=", "!=": "!=", "->": "->", "<-": "<-",
+    "+-": "+/-", "ga": "`", "hy": "-", "or": "|", "bv": "|", "sc": "§", "mc": "µ", "pc": ".", "de": "°", "Po": "£",
+    "Eu": "€", "lB": "[", "rB": "]", "lC": "{", "rC": "}", "la": "<", "ra": ">", "14": "1/4", "12": "1/2",
+    "34": "3/4", "*a": "α", "*b": "β", "*p": "π", "if": "inf", "ss": "ß", ":a": "ä", ":o": "ö", ":u": "ü",
+    "'e": "é", "`e": "è", "R": "(R)", "Tm": "(TM)", "sh": "#", "at": "@", "Do": "$", "sl": "/", "fm": "'", "sd": "\"",
+}
+# fmt: on
+ESCAPE = re.compile(
+    r"""\\(?:
     f(?:\[[^]]*\]|\(..|.) | s[+-]?(?:\(..|\d) | [vhwlLDoXbN]'[^']*' | [mM]\[[^]]*\] | [zk].?     # fonts, sizes, motions
-    | \*(?:\[[^]]*\]|\(..|.) | n(?:\[[^]]*\]|\(..|.) | [&%:/,)|^{}dur!c]                          # strings, registers, nothing
+    | \*(?:\[[^]]*\]|\(..|.) | n(?:\[[^]]*\]|\(..|.) | [&%:/,)|^{}dur!c]    # strings, registers, nothing
     | (?P<dash>-) | (?P<space>[~0\ ]) | (?P<backslash>[e\\]) | (?P<accent>[`'.]) | (?P<tab>t)
     | \[(?P<long>[^]]*)\] | \((?P<pair>..)
-    )""", re.X)
+    )""",
+    re.X,
+)
 FONTS = {"B", "I", "R", "SM", "SB"}
 ALTERNATING = {"BI", "BR", "IB", "IR", "RB", "RI"}
 PARAGRAPHS = {"PP", "P", "LP", "HP", "sp", "RS", "RE", "br", "ad", "TP", "TQ"}
@@ -68,7 +75,7 @@ class Page:
     def add(self, text):
         if text.strip() or self.literal:
             self.line.append(text)
-        if self.tag:                 # the line after .TP is a heading of its own
+        if self.tag:  # the line after .TP is a heading of its own
             self.flush()
             self.tag = False
 

@@ -1,14 +1,17 @@
 """Text to ids and back with a folder's tokenizer, for `echelon generate`.
 
-    text.py encode --tokenizer=DIR [--text=TEXT]      text (or stdin) → "1,2,3"
-    text.py decode --tokenizer=DIR [--ids=1,2,3]      ids (or lines of ids on stdin) → text
+text.py encode --tokenizer=DIR [--text=TEXT]      text (or stdin) → "1,2,3"
+text.py decode --tokenizer=DIR [--ids=1,2,3]      ids (or lines of ids on stdin) → text
 """
 
 import sys
 
-from failure import Failure, run
-from options import Parser
-from vocabulary import load
+from failure import Failure, require, run
+
+require("tokenizers")
+
+from options import Parser  # noqa: E402
+from vocabulary import load  # noqa: E402
 
 
 def parser(command):

@@ -8,15 +8,25 @@ from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from alphabet import alphabet, continues_a_word
 from failure import Failure, storage
 
 TRAIN = re.compile(r"train:(bpe|wordpiece):([0-9]+)\Z")
-SMALLEST = {"bpe": 258, "wordpiece": 128}      # the alphabet and the special tokens
+SMALLEST = {"bpe": 258, "wordpiece": 128}  # the alphabet and the special tokens
 LARGEST = 1 << 20
 CONFIG_LIMIT = 64 << 20
+BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
-         "merges.txt", "chat_template.jinja")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
 
 
 @dataclass
@@ -24,10 +34,9 @@ class Vocabulary:
     """A tokenizer and what models need to know of it."""
 
     tokenizer: Tokenizer
-    roles: dict                       # "bos" → "<|endoftext|>", …: only those it has
-    folder: str = ""                  # where it was read from; empty: trained here
-    lowercase: bool = False
-    ids: dict = field(init=False)     # "bos" → 0, …
+    roles: dict  # "bos" → "<|endoftext|>", …: only those it has
+    folder: str = ""  # where it was read from; empty: trained here
+    ids: dict = field(init=False)  # "bos" → 0, …
 
     def __post_init__(self):
         self.ids = {role: self.tokenizer.token_to_id(token) for role, token in self.roles.items()}
@@ -58,47 +67,66 @@ def parse_spec(spec):
         raise Failure("usage", "--tokenizer", f'"{spec}" is neither train:bpe:SIZE nor train:wordpiece:SIZE')
     kind, size = match[1], int(match[2])
     if not SMALLEST[kind] <= size <= LARGEST:
-        raise Failure("usage", "--tokenizer", f"a {kind} vocabulary has {SMALLEST[kind]} to {LARGEST} tokens, not {size}")
+        raise Failure(
+            "usage", "--tokenizer", f"a {kind} vocabulary has {SMALLEST[kind]} to {LARGEST} tokens, not {size}"
+        )
     return kind, size
 
 
-def train(kind, size, texts, lowercase=True, show_progress=False):
-    """A new tokenizer of at most `size` tokens from an iterator of texts."""
-    make = {"bpe": byte_level_bpe, "wordpiece": wordpiece}[kind]
-    tokenizer, trainer, roles = make(size, lowercase, show_progress)
-    tokenizer.train_from_iterator(texts, trainer)
-    if kind == "wordpiece":
-        frame = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=frame)
-    return Vocabulary(tokenizer, roles, lowercase=lowercase and kind == "wordpiece")
+def train(kind, size, texts, lowercase=True):
+    """A new tokenizer of about `size` tokens. `texts()` gives the training texts, anew on every call."""
+    return byte_level_bpe(size, texts) if kind == "bpe" else wordpiece(size, texts, lowercase)
 
 
-def byte_level_bpe(size, _lowercase, show_progress):
+def byte_level_bpe(size, texts):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["<|endoftext|>", "<|pad|>"], show_progress=show_progress,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
-    return tokenizer, trainer, {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "pad": "<|pad|>"}
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<|endoftext|>", "<|pad|>"],
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    return Vocabulary(tokenizer, {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "pad": "<|pad|>"})
 
 
-def wordpiece(size, lowercase, show_progress):
-    roles = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+def wordpiece(size, texts, lowercase):
+    draft = bert_tokenizer({}, lowercase)
+    letters = alphabet(texts(), draft.normalizer)
+    # Numbered beforehand, as if special, so that every run numbers them alike; only five end up special.
+    first = list(BERT.values()) + letters + ["##" + letter for letter in letters if continues_a_word(letter)]
+    draft.train_from_iterator(
+        texts(), trainers.WordPieceTrainer(vocab_size=max(size, len(first)), special_tokens=first, show_progress=False)
+    )
+    tokenizer = bert_tokenizer(draft.get_vocab(with_added_tokens=True), lowercase)
+    tokenizer.add_special_tokens(list(BERT.values()))
+    frame = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=frame
+    )
+    return Vocabulary(tokenizer, BERT)
+
+
+def bert_tokenizer(vocab, lowercase):
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(roles.values()), show_progress=show_progress)
-    return tokenizer, trainer, roles
+    return tokenizer
 
 
 def load(folder):
     """The tokenizer of a Hugging Face folder."""
     if not os.path.isdir(folder):
-        raise Failure("input", folder, "no such folder", "--tokenizer takes a Hugging Face folder, train:bpe:SIZE or "
-                      "train:wordpiece:SIZE")
+        raise Failure(
+            "input",
+            folder,
+            "no such folder",
+            "--tokenizer takes a Hugging Face folder, train:bpe:SIZE or train:wordpiece:SIZE",
+        )
     tokenizer = read_tokenizer(folder)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -124,19 +152,20 @@ def read_tokenizer(folder):
             return read_vocab_txt(folder)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:      # a panic of the library is not an Exception
+    except BaseException as error:  # a panic of the library is not an Exception
         raise Failure("input", folder, f"its tokenizer cannot be read ({error})") from error
-    raise Failure("input", folder, "no tokenizer.json, vocab.json with merges.txt, or vocab.txt",
-                  "convert other kinds with transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…)")
+    raise Failure(
+        "input",
+        folder,
+        "no tokenizer.json, vocab.json with merges.txt, or vocab.txt",
+        "convert other kinds with transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+    )
 
 
 def read_vocab_txt(folder):
     config = read_json(os.path.join(folder, "tokenizer_config.json"))
-    tokenizer = Tokenizer(models.WordPiece.from_file(os.path.join(folder, "vocab.txt"), unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=bool(config.get("do_lower_case", True)))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
+    vocab = models.WordPiece.read_file(os.path.join(folder, "vocab.txt"))
+    return bert_tokenizer(vocab, bool(config.get("do_lower_case", True)))
 
 
 def read_json(path):
@@ -156,8 +185,10 @@ def read_json(path):
 
 
 def read_roles(folder):
-    merged = {**read_json(os.path.join(folder, "special_tokens_map.json")),
-              **read_json(os.path.join(folder, "tokenizer_config.json"))}
+    merged = {
+        **read_json(os.path.join(folder, "special_tokens_map.json")),
+        **read_json(os.path.join(folder, "tokenizer_config.json")),
+    }
     roles = {}
     for role in ROLES:
         token = merged.get(f"{role}_token")
@@ -165,13 +196,12 @@ def read_roles(folder):
         if isinstance(token, str):
             roles[role] = token
     if not roles and os.path.isfile(os.path.join(folder, "vocab.txt")):
-        roles = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+        roles = BERT
     return roles
 
 
 def save(vocabulary, folder):
-    """Writes the tokenizer's files to `folder`, replacing what is there by one rename; files that were read are copied as
-    they are."""
+    """Writes the tokenizer's files to `folder`, in place of what is there; files that were read are copied."""
     fresh, old = f"{folder}.tmp-{os.getpid()}", f"{folder}.old-{os.getpid()}"
     try:
         os.makedirs(fresh)
@@ -204,8 +234,13 @@ def tokens_of(vocabulary):
 
 
 def config_of(vocabulary):
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-              "model_max_length": 1000000000000000019884624838656, "padding_side": "right", **tokens_of(vocabulary)}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 1000000000000000019884624838656,
+        "padding_side": "right",
+        **tokens_of(vocabulary),
+    }
     if "cls" in vocabulary.roles:
         config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     return config

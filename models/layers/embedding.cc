@@ -14,16 +14,21 @@ namespace {
 
 /// Lookup of ids - first; ids outside the local rows give zeros.
 struct Lookup : torch::autograd::Function<Lookup> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& entered, const at::Tensor& ids, int64_t parameter_id) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& entered, const at::Tensor& ids, int64_t parameter_id,
+                            int64_t padding_id) {
     const auto* weight = reinterpret_cast<const Parameter*>(parameter_id);
     int64_t first = weight->local().offsets[0], rows = weight->local().sizes[0];
     bool whole = rows == weight->layout().sizes[0];
     at::Tensor local = whole ? ids : ids - first;
     at::Tensor absent = whole ? at::Tensor() : (local < 0).logical_or_(local >= rows);
-    if (!whole) local = local.masked_fill(absent, 0);
+    at::Tensor mute = padding_id >= 0 ? ids.eq(padding_id) : at::Tensor();
+    if (!whole) {
+      local = local.masked_fill(absent, 0);
+      mute = mute.defined() ? mute.logical_or(absent) : absent;
+    }
     context->saved_data["weight"] = parameter_id;
     context->saved_data["ids"] = local;
-    if (!whole) context->saved_data["absent"] = absent;
+    if (mute.defined()) context->saved_data["mute"] = mute;
     if (rows == 0) return at::zeros({ids.numel(), weight->local().sizes[1]}, weight->value().options());
     at::Tensor out = weight->value().detach().index_select(0, local);
     return whole ? out : out.masked_fill_(absent.unsqueeze(1), 0);
@@ -31,13 +36,13 @@ struct Lookup : torch::autograd::Function<Lookup> {
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto* weight = reinterpret_cast<const Parameter*>(context->saved_data["weight"].toInt());
     at::Tensor gradient = gradients[0];
-    auto absent = context->saved_data.find("absent");
-    if (absent != context->saved_data.end()) gradient = gradient.masked_fill(absent->second.toTensor().unsqueeze(1), 0);
+    auto mute = context->saved_data.find("mute");
+    if (mute != context->saved_data.end()) gradient = gradient.masked_fill(mute->second.toTensor().unsqueeze(1), 0);
     if (weight->local().sizes[0] > 0) {
       at::Tensor wide = at::zeros(weight->local().sizes, gradient.options().dtype(weight->unit().zero().options.master));
       weight->add_gradient(wide.index_add_(0, context->saved_data["ids"].toTensor(), gradient.to(wide.scalar_type())));
     }
-    return {at::zeros({}, gradient.options()), {}, {}};
+    return {at::zeros({}, gradient.options()), {}, {}, {}};
   }
 };
 
@@ -50,15 +55,17 @@ at::Tensor held(const at::Tensor& ids, const Pass& pass) {
 
 }  // namespace
 
-Embedding::Embedding(Unit& unit, const std::string& name, int64_t rows, int64_t width, double standard_deviation, bool split)
+Embedding::Embedding(Unit& unit, const std::string& name, int64_t rows, int64_t width, double standard_deviation, bool split,
+                     int64_t padding_id)
     : split_(split),
+      padding_id_(padding_id),
       weight_(&unit.add(name + ".weight",
                         split ? Layout::sharded({rows, width}, 0, "tp") : Layout::replicated({rows, width}),
                         {.standard_deviation = standard_deviation})) {}
 
 at::Tensor Embedding::operator()(const at::Tensor& ids, const at::Tensor& entered, const Pass& pass) const {
   auto look_up = [&](const at::Tensor& which) {
-    return Lookup::apply(entered, which, reinterpret_cast<int64_t>(weight_));
+    return Lookup::apply(entered, which, reinterpret_cast<int64_t>(weight_), padding_id_);
   };
   if (!split_) return look_up(held(ids, pass));
   return reduce_scatter_rows(look_up(ids), pass.mesh.tp(), weight_->name());

@@ -12,9 +12,11 @@ namespace echelon {
 
 /// Rows of a table [rows, D]. With Split::row of the vocabulary over `tp`, each rank looks up the ids that it holds and the
 /// partial results are reduce-scattered; without, every rank holds the whole table and looks up the rows that it holds.
+/// Row `padding_id`, if there is one, learns nothing from being looked up.
 class Embedding {
  public:
-  Embedding(Unit& unit, const std::string& name, int64_t rows, int64_t width, double standard_deviation, bool split);
+  Embedding(Unit& unit, const std::string& name, int64_t rows, int64_t width, double standard_deviation, bool split,
+            int64_t padding_id = -1);
 
   /// ids [B * T] on every rank; the result is this rank's rows [ceil(B * T / tp), D]. `entered` is Unit::enter's scalar.
   at::Tensor operator()(const at::Tensor& ids, const at::Tensor& entered, const Pass& pass) const;
@@ -23,6 +25,7 @@ class Embedding {
 
  private:
   bool split_;
+  int64_t padding_id_;
   Parameter* weight_;
 };
 

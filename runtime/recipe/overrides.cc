@@ -75,7 +75,6 @@ const pb::EnumValueDescriptor* parse_enum(const Override& override, const pb::En
 
 // `optimizer=Sgd` names a Part with its defaults; anything else is text of the message.
 void parse_message_value(const Override& override, const pb::FieldDescriptor& field, pb::Message& message) {
-  message.Clear();
   if (!is_part_slot(field)) return parse_message(override.value, override.text, message);
   if (override.value.starts_with('[')) return parse_message(override.value, override.text, message);
   const pb::Descriptor* part = find_part(override.value);

@@ -3,7 +3,9 @@
 #include <cstring>
 #include <optional>
 #include <regex>
+#include <sstream>
 
+#include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 
 #include "cluster/base/error.h"
@@ -44,10 +46,12 @@ std::vector<std::string> enum_names(const pb::EnumDescriptor& type) {
 // The first mistake of a text, in our words.
 class FirstError : public pb::io::ErrorCollector {
  public:
-  FirstError(std::string file, const pb::Descriptor& root) : file_(std::move(file)), root_(root) {}
+  FirstError(const std::string& text, const std::string& file, const pb::Descriptor& root)
+      : text_(text), file_(file), root_(root) {}
 
   void AddError(int line, int column, const std::string& message) override {
     if (error_) return;
+    column = start_of_word(line, column, message);
     std::string place = line < 0 ? file_ : fmt::format("{}:{}:{}", file_, line + 1, column + 1);
     error_ = Error::recipe(place, translate(message));
   }
@@ -65,6 +69,19 @@ class FirstError : public pb::io::ErrorCollector {
     if (std::regex_match(message, match, no_part)) return unknown_part(match[1]);
     if (std::regex_match(message, match, no_value)) return no_such_value(match[1], match[2]);
     return message.ends_with('.') ? message.substr(0, message.size() - 1) : message;
+  }
+
+  // The parser reports an unknown word when it has read past it; people look for the word.
+  int start_of_word(int line, int column, const std::string& message) const {
+    size_t close = message.rfind('"'), open = close == std::string::npos ? close : message.rfind('"', close - 1);
+    if (line < 0 || open == std::string::npos || message.starts_with("Expected")) return column;
+    std::string word = message.substr(open + 1, close - open - 1);
+    std::istringstream lines(text_);
+    std::string text;
+    for (int i = 0; i <= line; ++i) std::getline(lines, text);
+    bool plain = text.find('\t') == std::string::npos && static_cast<size_t>(column) <= text.size();
+    size_t found = plain && !word.empty() ? text.substr(0, column).rfind(word) : std::string::npos;
+    return found == std::string::npos ? column : static_cast<int>(found);
   }
 
   std::string no_such_field(const std::string& type, const std::string& name) const {
@@ -96,7 +113,8 @@ class FirstError : public pb::io::ErrorCollector {
     }
   }
 
-  std::string file_;
+  const std::string& text_;
+  const std::string& file_;
   const pb::Descriptor& root_;
   std::optional<Error> error_;
 };
@@ -133,14 +151,14 @@ void parse(const std::string& text, const std::string& file, pb::Message& messag
   if (static_cast<int64_t>(text.size()) > kLargestTextBytes) {
     throw Error::recipe(file, "too long").got(human_bytes(text.size())).expected("at most 4 MiB");
   }
-  FirstError first(file, *message.GetDescriptor());
+  FirstError first(text, file, *message.GetDescriptor());
   PartFinder finder;
   pb::TextFormat::Parser parser;
   parser.RecordErrorsTo(&first);
   parser.SetFinder(&finder);
   parser.SetRecursionLimit(kDeepestNesting);
   parser.WriteLocationsTo(tree);
-  if (!parser.MergeFromString(text, &message)) first.raise();
+  if (!parser.ParseFromString(text, &message)) first.raise();
   each_part(message, [](pb::Any&) {});  // the parser stored short names; readers look for the full ones
 }
 

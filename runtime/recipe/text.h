@@ -29,7 +29,7 @@ class Places {
 /// Errors: Error::recipe, its place the position of the first mistake; near names are suggested.
 Recipe parse_recipe(const std::string& text, const std::string& file, Places* places = nullptr);
 
-/// Parses text into any message of a recipe, as parse_recipe does; what stands there is kept.
+/// Parses text into any message of a recipe, as parse_recipe does; what stood in it is dropped.
 void parse_message(const std::string& text, const std::string& file, google::protobuf::Message& message);
 
 /// The recipe as text that parses back to itself; Parts are written by their short names.

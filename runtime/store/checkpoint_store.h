@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cluster/base/safetensors.h"
@@ -13,6 +15,8 @@ namespace echelon {
 
 /// "step-00000050".
 std::string step_name(int64_t step);
+/// The step of such a name; nothing for any other.
+std::optional<int64_t> step_of_name(std::string_view name);
 
 /// A committed checkpoint whose manifest and file sizes are right; its bytes are verified when they are read.
 struct Checkpoint {
@@ -87,6 +91,7 @@ class CheckpointStore {
   void clean() const;
 
  private:
+  bool is_right(int64_t step) const;
   std::string previous_root(int64_t step) const;
   void make_way(int64_t step) const;
   void discard(const std::string& folder) const;

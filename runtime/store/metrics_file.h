@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cluster/base/descriptor.h"
 #include "cluster/base/json.h"

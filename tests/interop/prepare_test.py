@@ -19,11 +19,11 @@ SOURCE = Path(os.environ.get("ECHELON_SOURCE", Path(__file__).resolve().parents[
 TOOLS = SOURCE / "launch" / "prepare"
 sys.path.insert(0, str(TOOLS))
 
-import documents as reading        # noqa: E402
-import indexed                     # noqa: E402
-import ngrams                      # noqa: E402
-from failure import Failure        # noqa: E402
-from roff import plain_text        # noqa: E402
+import documents as reading  # noqa: E402
+import indexed  # noqa: E402
+import ngrams  # noqa: E402
+from failure import Failure  # noqa: E402
+from roff import plain_text  # noqa: E402
 
 WORDS = "In the beginning God created the heaven and the earth and the spirit moved upon the face of the waters".split()
 
@@ -40,8 +40,14 @@ def write_jsonl(path, texts, opener=open):
 
 
 def tool(script, *arguments, **keywords):
-    return subprocess.run([sys.executable, TOOLS / script, *map(str, arguments)], capture_output=True, text=True, timeout=120,
-                          check=False, **keywords)
+    return subprocess.run(
+        [sys.executable, TOOLS / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **keywords,
+    )
 
 
 def prepare(*arguments, expect=0):
@@ -64,8 +70,13 @@ def trained(tmp_path_factory):
     texts = [sentence(seed) + f" – Zürich {seed} 日本" for seed in range(200)]
     write_jsonl(folder / "text.jsonl", texts)
     for kind in ("bpe", "wordpiece"):
-        prepare(f"--input={folder}/text.jsonl", f"--tokenizer=train:{kind}:400", f"--out={folder}/{kind}/train",
-                "--heldout=0.2", f"--heldout_out={folder}/{kind}/heldout")
+        prepare(
+            f"--input={folder}/text.jsonl",
+            f"--tokenizer=train:{kind}:400",
+            f"--out={folder}/{kind}/train",
+            "--heldout=0.2",
+            f"--heldout_out={folder}/{kind}/heldout",
+        )
     return folder, texts
 
 
@@ -86,23 +97,29 @@ def test_the_index_is_megatrons_byte_for_byte(tmp_path):
     writer.add(np.array([1, 2, 3]), True)
     writer.add(np.array([4]), True)
     writer.commit()
-    golden = ("4d4d4944494458000001000000000000000802000000000000000300000000000000030000000100000000000000000000000600000000"
-              "000000000000000000000001000000000000000200000000000000")
+    golden = (
+        "4d4d4944494458000001000000000000000802000000000000000300000000000000030000000100000000000000000000000600000000"
+        "000000000000000000000001000000000000000200000000000000"
+    )
     assert (tmp_path / "x.idx").read_bytes().hex() == golden
     assert (tmp_path / "x.bin").read_bytes().hex() == "0100020003000400"
 
 
 def test_transformers_loads_the_byte_level_tokenizer_and_gives_the_same_ids(trained):
     from transformers import AutoTokenizer
+
     folder, texts = trained
     tokenizer = AutoTokenizer.from_pretrained(folder / "bpe" / "train.tokenizer")
     written = {tuple(ids) for part in ("train", "heldout") for ids in documents_of(folder / "bpe" / part)}
-    assert written == {tuple(tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]) for text in texts}
+    assert written == {
+        tuple(tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]) for text in texts
+    }
     assert tokenizer.decode(tokenizer(texts[7])["input_ids"]) == texts[7]
 
 
 def test_transformers_loads_the_wordpiece_tokenizer_and_gives_the_same_ids(trained):
     from transformers import AutoTokenizer
+
     folder, texts = trained
     tokenizer = AutoTokenizer.from_pretrained(folder / "wordpiece" / "train.tokenizer")
     written = {tuple(ids) for part in ("train", "heldout") for ids in documents_of(folder / "wordpiece" / part)}
@@ -126,15 +143,21 @@ def test_the_split_is_by_whole_documents_and_the_same_for_every_tokenizer(traine
     folder, texts = trained
     parts = [meta(folder / kind / part)["statistics"] for kind in ("bpe", "wordpiece") for part in ("train", "heldout")]
     assert parts[0]["documents"] + parts[1]["documents"] == len(texts)
-    assert 20 < parts[1]["documents"] < 60                       # 0.2 of 200, six sigma
+    assert 20 < parts[1]["documents"] < 60  # 0.2 of 200, six sigma
     assert [part["bytes"] for part in parts[:2]] == [part["bytes"] for part in parts[2:]]
 
 
 def test_a_second_run_writes_the_same_bytes(trained, tmp_path):
     folder, _ = trained
     for kind in ("bpe", "wordpiece"):
-        prepare(f"--input={folder}/text.jsonl", f"--tokenizer=train:{kind}:400", f"--out={tmp_path}/{kind}/train",
-                "--heldout=0.2", f"--heldout_out={tmp_path}/{kind}/heldout", "--threads=1")
+        prepare(
+            f"--input={folder}/text.jsonl",
+            f"--tokenizer=train:{kind}:400",
+            f"--out={tmp_path}/{kind}/train",
+            "--heldout=0.2",
+            f"--heldout_out={tmp_path}/{kind}/heldout",
+            "--threads=1",
+        )
         for path in sorted((folder / kind).rglob("*")):
             if path.is_file():
                 assert path.read_bytes() == (tmp_path / kind / path.relative_to(folder / kind)).read_bytes(), path
@@ -159,7 +182,12 @@ def test_special_tokens_in_a_document_are_text(trained, tmp_path):
 
 def test_append_eos_can_be_switched_off(trained, tmp_path):
     folder, _ = trained
-    prepare(f"--input={folder}/text.jsonl", f"--tokenizer={folder}/bpe/train.tokenizer", f"--out={tmp_path}/a", "--noappend_eos")
+    prepare(
+        f"--input={folder}/text.jsonl",
+        f"--tokenizer={folder}/bpe/train.tokenizer",
+        f"--out={tmp_path}/a",
+        "--noappend_eos",
+    )
     assert not any(0 in ids for ids in documents_of(tmp_path / "a"))
     assert meta(tmp_path / "a")["document_end_id"] is None
 
@@ -195,7 +223,10 @@ def test_byte_order_marks_and_carriage_returns_are_tolerated(tmp_path):
 def test_blank_lines_end_documents_on_request(tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree\n")
     pieces = reading.Documents([str(tmp_path / "a.txt")], by_paragraph=True)
-    assert [(piece.text, piece.place) for piece in pieces] == [("one\ntwo", f"{tmp_path}/a.txt:1"), ("three", f"{tmp_path}/a.txt:5")]
+    assert [(piece.text, piece.place) for piece in pieces] == [
+        ("one\ntwo", f"{tmp_path}/a.txt:1"),
+        ("three", f"{tmp_path}/a.txt:5"),
+    ]
 
 
 def test_a_long_document_is_encoded_in_pieces_and_stays_one_document(trained, tmp_path, monkeypatch):
@@ -209,6 +240,7 @@ def test_a_long_document_is_encoded_in_pieces_and_stays_one_document(trained, tm
         assert len(pieces) > 10 and [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
         assert "".join(piece.text for piece in pieces) == text
         from vocabulary import load
+
         tokenizer = load(str(folder / "bpe" / "train.tokenizer")).tokenizer
         assert sum((tokenizer.encode(piece.text).ids for piece in pieces), []) == tokenizer.encode(text).ids
 
@@ -216,28 +248,45 @@ def test_a_long_document_is_encoded_in_pieces_and_stays_one_document(trained, tm
 # What is refused
 
 
-@pytest.mark.parametrize("line, says", [
-    (b'{"text": "cut', ":2: bad JSON"),
-    (b'{"text": ""}', ':2: "text" is empty'),
-    (b'{"text": "a\xff"}', ":2: invalid UTF-8 at byte 12"),
-    (b'{"text": 3}', ':2: "text" is not a string'),
-    (b'{"body": "a"}', ':2: no key "text"; --json_key names another one of: body'),
-    (b'["a"]', ":2: expected a JSON object"),
-    (b'{"text": "\\ud800"}', ':2: "text" holds half of a surrogate pair'),
-    (b"[" * 100000, ":2: bad JSON (nested too deeply"),
-    (b"", ":2: empty line"),
-])
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        (b'{"text": "cut', ":2: bad JSON"),
+        (b'{"text": ""}', ':2: "text" is empty'),
+        (b'{"text": "a\xff"}', ":2: invalid UTF-8 at byte 12"),
+        (b'{"text": 3}', ':2: "text" is not a string'),
+        (b'{"body": "a"}', ':2: no key "text"; --json_key names another one of: body'),
+        (b'["a"]', ":2: expected a JSON object"),
+        (b'{"text": "\\ud800"}', ':2: "text" holds half of a surrogate pair'),
+        (b"[" * 100000, ":2: bad JSON (nested too deeply"),
+        (b"", ":2: empty line"),
+    ],
+)
 def test_bad_lines_are_named_by_file_and_line(tmp_path, line, says):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine"}\n' + line + b"\n")
-    refused(f"--input={tmp_path}/a.jsonl", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says=f"a.jsonl{says}")
+    refused(
+        f"--input={tmp_path}/a.jsonl", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says=f"a.jsonl{says}"
+    )
     assert not list(tmp_path.glob("x*"))
 
 
 def test_empty_and_damaged_text_files_are_named(tmp_path):
     (tmp_path / "a.txt").write_text("  \n\n")
-    refused(f"--input={tmp_path}/a.txt", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says="a.txt:1: empty text")
+    refused(
+        f"--input={tmp_path}/a.txt",
+        "--tokenizer=train:bpe:300",
+        f"--out={tmp_path}/x",
+        code=4,
+        says="a.txt:1: empty text",
+    )
     (tmp_path / "a.txt").write_bytes(b"fine\nb\xc3(\n")
-    refused(f"--input={tmp_path}/a.txt", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says="a.txt:2: invalid UTF-8")
+    refused(
+        f"--input={tmp_path}/a.txt",
+        "--tokenizer=train:bpe:300",
+        f"--out={tmp_path}/x",
+        code=4,
+        says="a.txt:2: invalid UTF-8",
+    )
 
 
 @pytest.mark.parametrize("name, compress", [("a.jsonl.gz", gzip.compress), ("a.jsonl.zst", zstandard.compress)])
@@ -251,42 +300,79 @@ def test_cut_compressed_files_are_noticed(tmp_path, name, compress):
 def test_decompression_bombs_are_refused(tmp_path, name, compress):
     line = json.dumps({"text": "a" * 1000}).encode() + b"\n"
     (tmp_path / name).write_bytes(compress(line * 40000))
-    refused(f"--input={tmp_path}/{name}", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says="200 times its size")
+    refused(
+        f"--input={tmp_path}/{name}",
+        "--tokenizer=train:bpe:300",
+        f"--out={tmp_path}/x",
+        code=4,
+        says="200 times its size",
+    )
 
 
 def test_a_line_beyond_64_mib_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"first\n" + b"a" * (65 << 20))
-    refused(f"--input={tmp_path}/a.txt", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says="a.txt:2: line longer")
+    refused(
+        f"--input={tmp_path}/a.txt",
+        "--tokenizer=train:bpe:300",
+        f"--out={tmp_path}/x",
+        code=4,
+        says="a.txt:2: line longer",
+    )
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["--tokenizer=train:bpe:10"], "258 to"),
-    (["--tokenizer=train:unigram:500"], "neither train:bpe:SIZE"),
-    (["--tokenizer=train:bpe:300", "--heldout=1.5"], "not in [0, 1)"),
-    (["--tokenizer=train:bpe:300", "--append_eoss=false"], "did you mean --append_eos"),
-    (["--tokenizer=train:bpe:300", "more"], 'unexpected argument "more"'),
-    (["--tokenizer=train:bpe:300", "--heldout=0.1", "--heldout_input=a"], "choose one"),
-])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--tokenizer=train:bpe:10"], "258 to"),
+        (["--tokenizer=train:unigram:500"], "neither train:bpe:SIZE"),
+        (["--tokenizer=train:bpe:300", "--heldout=1.5"], "not in [0, 1)"),
+        (["--tokenizer=train:bpe:300", "--append_eoss=false"], "did you mean --append_eos"),
+        (["--tokenizer=train:bpe:300", "more"], 'unexpected argument "more"'),
+        (["--tokenizer=train:bpe:300", "--heldout=0.1", "--heldout_input=a"], "choose one"),
+    ],
+)
 def test_wrong_flags_are_refused_by_name(tmp_path, arguments, says):
     write_jsonl(tmp_path / "a.jsonl", ["text"])
     refused(f"--input={tmp_path}/a.jsonl", f"--out={tmp_path}/x", *arguments, code=2, says=says)
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
-    refused(f"--input={tmp_path}/none.txt", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says="none.txt: no such file")
-    refused(f"--input={tmp_path}/*.txt", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says="matches no file")
+    refused(
+        f"--input={tmp_path}/none.txt",
+        "--tokenizer=train:bpe:300",
+        f"--out={tmp_path}/x",
+        code=4,
+        says="none.txt: no such file",
+    )
+    refused(
+        f"--input={tmp_path}/*.txt", "--tokenizer=train:bpe:300", f"--out={tmp_path}/x", code=4, says="matches no file"
+    )
     write_jsonl(tmp_path / "a.jsonl", ["text"])
-    refused(f"--input={tmp_path}/a.jsonl", f"--tokenizer={tmp_path}/no", f"--out={tmp_path}/x", code=4, says="no such folder")
+    refused(
+        f"--input={tmp_path}/a.jsonl",
+        f"--tokenizer={tmp_path}/no",
+        f"--out={tmp_path}/x",
+        code=4,
+        says="no such folder",
+    )
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", ["text"])
-    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 1, "b": "x"}}}')
-    refused(f"--input={tmp_path}/a.jsonl", f"--tokenizer={tmp_path}", f"--out={tmp_path}/x", code=4, says="cannot be read")
+    (tmp_path / "tokenizer.json").write_text(
+        '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 1, "b": "x"}}}'
+    )
+    refused(
+        f"--input={tmp_path}/a.jsonl", f"--tokenizer={tmp_path}", f"--out={tmp_path}/x", code=4, says="cannot be read"
+    )
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch):
+def test_missing_python_packages_are_named():
+    result = subprocess.run([sys.executable, "-S", TOOLS / "prepare.py"], capture_output=True, text=True, check=False)
+    assert result.returncode == 3 and "lacks the Python packages numpy, tokenizers, tqdm, zstandard" in result.stderr
+
+
+def test_a_full_disk_is_a_storage_error(tmp_path):
     file = indexed.AtomicFile(str(tmp_path / "a.bin"))
     file.file.close()
     file.file = open("/dev/full", "wb", buffering=0)
@@ -301,8 +387,16 @@ def test_an_interrupted_run_leaves_nothing_and_an_older_result_whole(trained, tm
     prepare(f"--input={tmp_path}/a.jsonl", f"--tokenizer={folder}/bpe/train.tokenizer", f"--out={tmp_path}/out/x")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("x.*") if path.is_file()}
     write_jsonl(tmp_path / "b.jsonl", [sentence(seed, 3000) for seed in range(2000)])
-    process = subprocess.Popen([sys.executable, TOOLS / "prepare.py", f"--input={tmp_path}/b.jsonl", f"--out={tmp_path}/out/x",
-                                f"--tokenizer={folder}/bpe/train.tokenizer"], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            TOOLS / "prepare.py",
+            f"--input={tmp_path}/b.jsonl",
+            f"--out={tmp_path}/out/x",
+            f"--tokenizer={folder}/bpe/train.tokenizer",
+        ],
+        stderr=subprocess.PIPE,
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("*.tmp-*")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -334,9 +428,9 @@ def test_the_entropy_of_a_uniform_text_is_the_logarithm_of_its_alphabet():
 
 def test_the_bigram_model_is_a_distribution_and_learns_a_chain():
     random = np.random.default_rng(0)
-    ids = np.cumsum(random.choice([1, 2], 20000)) % 50             # each token has two followers
+    ids = np.cumsum(random.choice([1, 2], 20000)) % 50  # each token has two followers
     model = ngrams.Bigram(ids[:16000], 60)
-    for previous in (0, 7, 55):                                    # 55 never occurs: it backs off to unigrams
+    for previous in (0, 7, 55):  # 55 never occurs: it backs off to unigrams
         assert model.probability(np.full(60, previous), np.arange(60)).sum() == pytest.approx(1)
     assert model.cross_entropy(ids[16000:]) == pytest.approx(math.log(2), abs=0.02)
 
@@ -348,7 +442,9 @@ def test_baselines_agrees_with_the_meta_file(trained):
     printed = json.loads(result.stdout)
     assert printed["unigram_entropy"] == pytest.approx(statistics["unigram_entropy"])
     assert printed["bigram_cross_entropy"] == pytest.approx(statistics["bigram_cross_entropy"], rel=1e-2)
-    assert statistics == {key: value for key, value in meta(folder / "bpe" / "train")["heldout"].items() if key in statistics}
+    assert statistics == {
+        key: value for key, value in meta(folder / "bpe" / "train")["heldout"].items() if key in statistics
+    }
 
 
 # Text to ids and back
@@ -374,8 +470,33 @@ def test_ids_outside_the_vocabulary_are_refused(trained):
 
 
 def test_roff_becomes_running_text():
-    page = "\n".join([r'.\" a comment', ".TH open 2", ".SH NAME", r"open \- open a file", ".SH DESCRIPTION", "The", ".BR open ()",
-                      r"call, see \fBread\fP(2) and", r'.IR "open file" ,', "now.", ".TS", "l l.", "1\t2", ".TE", ".PP", ".nf",
-                      r'printf("a\en");', "  exit(0);", ".fi", ".TP", ".B O_CREAT", "Creates."])
-    assert plain_text(page) == ('NAME\n\nopen - open a file\n\nDESCRIPTION\n\nThe open() call, see read(2) and open file, now.\n\n'
-                                'printf("a\\n");\n  exit(0);\n\nO_CREAT\n\nCreates.')
+    page = "\n".join(
+        [
+            r".\" a comment",
+            ".TH open 2",
+            ".SH NAME",
+            r"open \- open a file",
+            ".SH DESCRIPTION",
+            "The",
+            ".BR open ()",
+            r"call, see \fBread\fP(2) and",
+            r'.IR "open file" ,',
+            "now.",
+            ".TS",
+            "l l.",
+            "1\t2",
+            ".TE",
+            ".PP",
+            ".nf",
+            r'printf("a\en");',
+            "  exit(0);",
+            ".fi",
+            ".TP",
+            ".B O_CREAT",
+            "Creates.",
+        ]
+    )
+    assert plain_text(page) == (
+        "NAME\n\nopen - open a file\n\nDESCRIPTION\n\nThe open() call, see read(2) and open file, now.\n\n"
+        'printf("a\\n");\n  exit(0);\n\nO_CREAT\n\nCreates.'
+    )

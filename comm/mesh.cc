@@ -1,0 +1,30 @@
+#include "comm/mesh.h"
+
+#include "cluster/base/error.h"
+
+namespace echelon {
+
+namespace {
+
+/// `world` when the axes multiply to its ranks: judged before the first collective, alike on every rank.
+const Group& checked(const Group& world, const MeshShape& shape) {
+  int64_t ranks = world.size();
+  bool fits = shape.tp > 0 && ranks % shape.tp == 0 && (shape.dp == 0 || int64_t{shape.dp} * shape.tp == ranks);
+  if (fits) return world;
+  Error error = Error::recipe("mesh", "the axes do not multiply to the ranks of the job");
+  throw error.got(fmt::format("dp {} and tp {} for {} ranks", shape.dp, shape.tp, ranks))
+      .expected("dp * tp equal to the ranks, or dp 0 for what remains");
+}
+
+}  // namespace
+
+Mesh::Mesh(const Group& world, MeshShape shape)
+    : world_(checked(world, shape)),
+      dp_(world.split(world.rank() % shape.tp, world.rank() / shape.tp, "dp")),
+      tp_(world.split(world.rank() / shape.tp, world.rank() % shape.tp, "tp")) {}
+
+std::string Mesh::place() const {
+  return fmt::format("rank {}/{} dp={} tp={}", world_.rank(), world_.size(), dp_.rank(), tp_.rank());
+}
+
+}  // namespace echelon

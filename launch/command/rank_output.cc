@@ -1,0 +1,114 @@
+#include "launch/command/rank_output.h"
+
+#include <csignal>
+#include <regex>
+
+namespace echelon {
+
+namespace {
+
+constexpr size_t kMostNoiseBytes = 1 << 20;
+constexpr std::string_view kSentenceStart = "echelon: ";
+
+// Open MPI frames each of its messages in such lines.
+bool is_frame(const std::string& text) { return text.size() >= 60 && text.find_first_not_of('-') == std::string::npos; }
+
+// "[host:4711] …"
+bool is_tagged(const std::string& text) {
+  static const std::regex tag(R"(\[[A-Za-z0-9._-]+:\d+\] .*)");
+  return text.size() < 2000 && text.starts_with('[') && std::regex_match(text, tag);
+}
+
+int signal_of_words(const std::string& words) {
+  if (words.starts_with("Killed")) return SIGKILL;
+  if (words.starts_with("Segmentation fault")) return SIGSEGV;
+  if (words.starts_with("Aborted")) return SIGABRT;
+  if (words.starts_with("Bus error")) return SIGBUS;
+  if (words.starts_with("Terminated")) return SIGTERM;
+  return 0;
+}
+
+}  // namespace
+
+void RankOutput::take(const std::string& piece) {
+  pending_ += piece;
+  size_t start = 0;
+  for (size_t end; (end = pending_.find_first_of("\n\r", start)) != std::string::npos; start = end + 1) {
+    line(pending_.substr(start, end - start), pending_[end]);
+  }
+  pending_.erase(0, start);
+}
+
+void RankOutput::rest() {
+  bool may_be_ours = !inside_block_ && !pending_.starts_with('-') && !pending_.starts_with('[') && !pending_.starts_with(kSentenceStart);
+  if (pending_.empty() || !may_be_ours) return;
+  write(pending_);
+  mid_line_ = true;
+  pending_.clear();
+}
+
+void RankOutput::finish() {
+  if (!pending_.empty()) line(pending_, '\n');
+  pending_.clear();
+  if (mid_line_) write("\n");
+  mid_line_ = false;
+}
+
+void RankOutput::say(const std::string& text) {
+  write((mid_line_ ? "\n" : "") + text + "\n");
+  mid_line_ = false;
+}
+
+void RankOutput::line(const std::string& text, char end) {
+  if (is_noise(text)) return;
+  if (text.starts_with(kSentenceStart)) {
+    sentence_ = text.substr(kSentenceStart.size());
+    return;
+  }
+  write(text + end);
+  mid_line_ = end == '\r';
+}
+
+bool RankOutput::is_noise(const std::string& text) {
+  if (starter_ == Starter::direct) return false;
+  bool frame = starter_ == Starter::mpirun && is_frame(text);
+  bool noise = frame || inside_block_ || is_tagged(text) || (starter_ == Starter::srun && text.starts_with("srun: "));
+  if (!noise) return false;
+  if (frame) inside_block_ = !inside_block_;
+  if (frame && inside_block_) block_ = {};
+  read_noise(text);
+  if (noise_.size() < kMostNoiseBytes) noise_ += text + "\n";
+  return true;
+}
+
+// The first verdict names the rank that failed; later ones are those that were ended for it.
+void RankOutput::read_noise(const std::string& text) {
+  static const std::regex by_signal(R"(.*process rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+).*)");
+  static const std::regex aborted(R"(MPI_ABORT was invoked on rank (\d+) .*)");
+  static const std::regex with_code(R"(with errorcode (\d+)\.?)");
+  static const std::regex process(R"(\s*Process name: \[\[\d+,\d+\],(\d+)\])");
+  static const std::regex exit_code(R"(\s*Exit code:\s+(\d+))");
+  static const std::regex slurm(R"(srun: error: (\S+): tasks? (\d+)[^:]*: (.*))");
+  static const std::regex slurm_code(R"(Exited with exit code (\d+).*)");
+  if (verdict_ || text.size() > 2000) return;
+  std::smatch match, code;
+  if (std::regex_match(text, match, by_signal)) {
+    verdict_ = {std::stoi(match[1]), match[2], std::stoi(match[3]), 0};
+  } else if (std::regex_match(text, match, aborted) || std::regex_match(text, match, process)) {
+    block_.rank = std::stoi(match[1]);
+  } else if (std::regex_match(text, match, with_code) || std::regex_match(text, match, exit_code)) {
+    block_.exit_code = std::stoi(match[1]);
+    if (block_.rank >= 0) verdict_ = block_;
+  } else if (std::regex_match(text, match, slurm)) {
+    std::string words = match[3];
+    bool coded = std::regex_match(words, code, slurm_code);
+    verdict_ = {std::stoi(match[2]), match[1], coded ? 0 : signal_of_words(words), coded ? std::stoi(code[1]) : 0};
+  }
+}
+
+void RankOutput::write(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), out_);
+  std::fflush(out_);
+}
+
+}  // namespace echelon

@@ -1,0 +1,165 @@
+#include "launch/command/supervisor.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <deque>
+#include <fstream>
+
+#include "cluster/base/error.h"
+#include "cluster/base/files.h"
+
+namespace echelon {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Seconds = std::chrono::duration<double>;
+
+constexpr Seconds kTick{0.05};
+constexpr Seconds kLookAtReports{0.5};
+constexpr Seconds kPatience{2.5};        // for the others, once one rank has failed
+constexpr Seconds kTerminateGrace{2};    // between SIGTERM and SIGKILL
+constexpr size_t kTailLines = 5;
+
+std::atomic<int> stop_requests{0};
+std::atomic<int> first_stop_signal{0};
+
+void note_signal(int signal) {
+  if (stop_requests.fetch_add(1) == 0) first_stop_signal = signal == SIGUSR1 ? SIGTERM : signal;
+}
+
+std::vector<std::string> last_lines(const std::string& path) {
+  std::ifstream file(path);
+  std::deque<std::string> lines;
+  for (std::string line; std::getline(file, line);) {
+    lines.push_back(printable(line));
+    if (lines.size() > kTailLines) lines.pop_front();
+  }
+  return {lines.begin(), lines.end()};
+}
+
+class Watcher {
+ public:
+  explicit Watcher(const Watch& watch) : watch_(watch), output_(watch.starter), child_(Child::start(watch.child)) {}
+
+  Verdict run() {
+    while (!child_.ended()) {
+      pass_output();
+      heed_stop_requests();
+      heed_failed_ranks();
+      finish_kill();
+    }
+    kill_orphans();
+    drain();
+    return verdict();
+  }
+
+ private:
+  void pass_output() {
+    std::string piece = child_.read_output(static_cast<int>(kTick.count() * 1000));
+    piece.empty() ? output_.rest() : output_.take(piece);
+    if (child_.output_closed()) usleep(20'000);
+  }
+
+  void heed_stop_requests() {
+    int requests = stop_requests;
+    if (requests == heeded_) return;
+    if (requests > 1 || !watch_.saves_on_request) {
+      terminate();
+    } else {
+      output_.say("stopping: this step is finished and saved first; once more to stop at once");
+      child_.signal(SIGUSR1);
+    }
+    heeded_ = requests;
+  }
+
+  void heed_failed_ranks() {
+    if (killed_ || Clock::now() - looked_ < kLookAtReports) return;  // those we kill are not those that failed
+    looked_ = Clock::now();
+    bool failed = false;
+    lost_ranks_.clear();
+    for (const RankReport& report : read_rank_reports(watch_.status_folder)) {
+      bool lost = !report.exit_code && report.host == host_name() && kill(report.pid, 0) != 0 && errno == ESRCH;
+      if (lost) lost_ranks_.push_back(report.rank);
+      failed |= lost || (report.exit_code && *report.exit_code != 0 && *report.exit_code != 75);
+    }
+    if (!failed) {
+      failed_since_.reset();
+    } else if (!failed_since_) {
+      failed_since_ = Clock::now();
+    } else if (Clock::now() - *failed_since_ > kPatience) {
+      kill_now();
+    }
+  }
+
+  void terminate() {
+    if (terminated_) return kill_now();
+    terminated_ = Clock::now();
+    killed_ = true;
+    child_.signal_group(SIGTERM);
+  }
+
+  void finish_kill() {
+    if (terminated_ && Clock::now() - *terminated_ > kTerminateGrace) kill_now();
+  }
+
+  void kill_now() {
+    killed_ = true;
+    child_.signal_group(SIGKILL);
+  }
+
+  // Whoever could still write is dead.
+  void drain() {
+    for (auto end = Clock::now() + Seconds(1); !child_.output_closed() && Clock::now() < end;) output_.take(child_.read_output(50));
+    output_.finish();
+  }
+
+  Verdict verdict() {
+    bool killed_for_a_rank = killed_ && heeded_ == 0;
+    Verdict verdict = judge({.ending = *child_.ended(), .starter = watch_.starter,
+                             .reports = read_rank_reports(watch_.status_folder), .starter_says = output_.verdict(),
+                             .last_sentence = output_.sentence(), .stop_signal = first_stop_signal, .killed = killed_,
+                             .lost_ranks = killed_for_a_rank ? lost_ranks_ : std::vector<int>()});
+    explain(verdict);
+    return verdict;
+  }
+
+  void explain(const Verdict& verdict) {
+    if (verdict.died && !watch_.log_folder.empty()) {
+      std::string log = join_path(watch_.log_folder, rank_file_stem(verdict.rank) + ".log");
+      std::vector<std::string> lines = last_lines(log);
+      if (!lines.empty()) output_.say(fmt::format("last lines of {}:", log));
+      for (const std::string& line : lines) output_.say("  " + line);
+    }
+    bool unexplained = verdict.exit_code != 0 && verdict.rank < 0 && verdict.exit_code < 128;
+    if (unexplained && !output_.noise().empty()) output_.say(output_.noise());
+  }
+
+  const Watch& watch_;
+  RankOutput output_;
+  Child child_;
+  int heeded_ = 0;
+  bool killed_ = false;
+  Clock::time_point looked_ = Clock::now();
+  std::optional<Clock::time_point> failed_since_, terminated_;
+  std::vector<int> lost_ranks_;
+};
+
+}  // namespace
+
+Verdict watch(const Watch& watch) { return Watcher(watch).run(); }
+
+bool was_asked_to_stop() { return stop_requests > 0; }
+
+void listen_for_signals() {
+  struct sigaction action = {};
+  action.sa_handler = note_signal;
+  action.sa_flags = SA_RESTART;
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaction(signal, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  adopt_orphans();
+}
+
+}  // namespace echelon

@@ -1,0 +1,17 @@
+// The commands that run on ranks.
+#pragma once
+
+#include "comm/session.h"
+#include "launch/options/arguments.h"
+
+namespace echelon {
+
+// Each returns the exit code, and throws Error. Collective.
+int run_train(const CommandLine& line, Session& session);
+int run_batches(const CommandLine& line, Session& session);
+int run_eval(const CommandLine& line, Session& session);
+int run_forward(const CommandLine& line, Session& session);
+int run_generate(const CommandLine& line, Session& session);
+int run_export(const CommandLine& line, Session& session);
+
+}  // namespace echelon

@@ -1,0 +1,32 @@
+#include "launch/rank/loaded_model.h"
+
+#include <ATen/ATen.h>
+
+#include "runtime/build.h"
+#include "runtime/checkpoint/load.h"
+
+namespace echelon {
+
+namespace {
+
+/// The architecture, checked before anything is allocated.
+const Architecture& divisible(const ModelSource& source, const Mesh& mesh) {
+  check_tensor_parallel(source.architecture, mesh.tp().size());
+  return source.architecture;
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel(ModelSource given, const Group& world, const Recipe& layout)
+    : source(std::move(given)),
+      mesh(world, {.dp = layout.mesh().dp(), .tp = layout.mesh().tp()}),
+      zero(mesh, zero_options(layout)),
+      model(divisible(source, mesh), zero) {
+  load_weights(model, source, Seed(0));
+}
+
+ModelSource open_folder_or_checkpoint(const std::string& path) {
+  return is_checkpoint(path) ? open_checkpoint_model(path) : open_model(path);
+}
+
+}  // namespace echelon

@@ -1,0 +1,28 @@
+// A model with its weights on this job's ranks, for commands that do not train.
+#pragma once
+
+#include <string>
+
+#include "comm/mesh.h"
+#include "models/interchange/interchange.h"
+#include "models/model.h"
+#include "runtime/recipe/recipe.pb.h"
+#include "sharding/zero.h"
+
+namespace echelon {
+
+/// Mesh, ZeRO and model, in the order in which they depend on each other, with the source's values. Collective.
+struct LoadedModel {
+  /// Of `layout`, mesh, sharding and precision mean something. Errors: Error::recipe when tp does not divide the heads.
+  LoadedModel(ModelSource source, const Group& world, const Recipe& layout);
+
+  ModelSource source;
+  Mesh mesh;
+  Zero zero;
+  Model model;
+};
+
+/// A Hugging Face folder or a checkpoint. Errors: Error::input, Error::storage.
+ModelSource open_folder_or_checkpoint(const std::string& path);
+
+}  // namespace echelon

@@ -1,0 +1,70 @@
+// The rank program: one process of a job. Started by `echelon`, or by hand with mpirun or srun; same arguments.
+#include <cstdio>
+#include <functional>
+#include <map>
+
+#include "cluster/base/error.h"
+#include "cluster/base/files.h"
+#include "comm/session.h"
+#include "launch/options/arguments.h"
+#include "launch/options/rank_status.h"
+#include "launch/rank/commands.h"
+
+namespace echelon {
+namespace {
+
+using Runner = std::function<int(const CommandLine&, Session&)>;
+
+const std::map<std::string, Runner>& runners() {
+  static const std::map<std::string, Runner> all{
+      {"train", run_train}, {"batches", run_batches}, {"eval", run_eval},
+      {"forward", run_forward}, {"generate", run_generate}, {"export", run_export}};
+  return all;
+}
+
+int run(const CommandLine& line, Session& session) {
+  auto runner = runners().find(line.command->name);
+  if (runner == runners().end()) throw Error::usage(line.command->name, "is no command of a rank");
+  return runner->second(line, session);
+}
+
+/// Ends this rank with the error's code. Others may wait for it in a collective: they are ended too.
+[[noreturn]] void fail(Session& session, const RankStatus& status, const Error& error) {
+  status.ended(error.exit_code(), error.what());
+  std::fprintf(stderr, "echelon: %s\n", error.what());
+  std::fflush(stderr);
+  session.abort(error.exit_code());
+}
+
+int rank_main(int argc, char** argv) {
+  CommandLine line = parse_command_line({argv + 1, argv + argc});
+  std::string status_folder = rank_arguments().status_folder;
+  SessionOptions options;
+  // Beside the status, where the launcher reads what a dead rank was doing.
+  if (!status_folder.empty()) options.ledger_path = join_path(status_folder, "ledger-{rank}.bin");
+  Session session = Session::join(argc, argv, options);
+  RankStatus status(status_folder, session.world().rank());
+  try {
+    int code = run(line, session);
+    status.ended(code, "");
+    return code;
+  } catch (const Error& error) {
+    fail(session, status, error);
+  } catch (const std::bad_alloc&) {
+    fail(session, status, Error::memory("", "an allocation failed").remedy("use more ranks, or a smaller batch.micro"));
+  } catch (const std::exception& error) {
+    fail(session, status, Error::internal("", error.what()));
+  }
+}
+
+}  // namespace
+}  // namespace echelon
+
+int main(int argc, char** argv) {
+  try {
+    return echelon::rank_main(argc, argv);
+  } catch (const echelon::Error& error) {
+    std::fprintf(stderr, "echelon: %s\n", error.what());
+    return error.exit_code();
+  }
+}

@@ -1,0 +1,17 @@
+// Text to ids and back, by the tokenizer of a folder: the Python tool at the edge.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace echelon {
+
+/// "1,2,3". Errors: Error::input with the tool's reason.
+std::string encode_text(const std::string& tokenizer_folder, const std::string& text);
+/// The text of "1,2,3".
+std::string decode_ids(const std::string& tokenizer_folder, const std::string& ids);
+/// Errors: Error::input for what the tool should not have said.
+std::vector<int64_t> parse_ids(const std::string& text);
+
+}  // namespace echelon

@@ -1,0 +1,105 @@
+// train, batches and eval: the commands around a recipe.
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "cluster/base/json.h"
+#include "cluster/base/safetensors.h"
+#include "launch/options/installation.h"
+#include "launch/rank/commands.h"
+#include "runtime/collective.h"
+#include "runtime/recipe/check.h"
+#include "runtime/run.h"
+#include "runtime/trainer.h"
+
+namespace echelon {
+
+namespace {
+
+std::atomic<bool> stop_requested = false;
+
+void request_stop(int) { stop_requested = true; }
+
+bool is_stop_requested() { return stop_requested; }
+
+/// The launcher sends USR1; a rank started by hand gets TERM or INT from its mpirun or shell.
+void stop_on_signals() {
+  struct sigaction action {};
+  action.sa_handler = request_stop;
+  action.sa_flags = SA_RESTART;
+  for (int signal : {SIGUSR1, SIGTERM, SIGINT}) sigaction(signal, &action, nullptr);
+}
+
+Recipe checked_recipe(const std::string& name, const std::vector<std::string>& overrides, int ranks) {
+  LoadedRecipe loaded = read_recipe(name, overrides, find_installation().recipes);
+  check_recipe(loaded.recipe, ranks, loaded.places);
+  return loaded.recipe;
+}
+
+MeshShape mesh_of(const Recipe& recipe) { return {.dp = recipe.mesh().dp(), .tp = recipe.mesh().tp()}; }
+
+void append(std::vector<TensorEntry>& entries, std::vector<at::Tensor>& values, const std::string& name, const at::Tensor& tensor) {
+  entries.push_back({name, DType::I64, tensor.sizes().vec(), 0, 0});
+  values.push_back(tensor.contiguous());
+}
+
+}  // namespace
+
+int run_train(const CommandLine& line, Session& session) {
+  TrainArguments arguments = train_arguments(line);
+  Recipe recipe = checked_recipe(arguments.recipe, arguments.overrides, session.world().size());
+  Mesh mesh(session.world(), mesh_of(recipe));
+  RunOptions options{.folder = arguments.out,
+                     .live_progress = rank_arguments().live_progress,
+                     .trust_folder = arguments.trust_folder,
+                     .stop_requested = is_stop_requested};
+  if (options.folder.empty()) {
+    options.folder = on_first_rank(session.world(), "run folder", [&] { return default_run_folder(recipe.name()); });
+  }
+  if (arguments.resume == "never") options.resume = Resume::never;
+  else if (arguments.resume != "auto") options.resume_from = arguments.resume;
+  stop_on_signals();
+  return run_training(recipe, mesh, options);
+}
+
+int run_batches(const CommandLine& line, Session& session) {
+  BatchesArguments arguments = batches_arguments(line);
+  Recipe recipe = checked_recipe(arguments.recipe, arguments.overrides, 1);
+  Session alone = Session::alone();
+  Mesh mesh(alone.world(), {.dp = 1, .tp = 1});
+  Trainer trainer(recipe, mesh);
+  std::vector<TensorEntry> entries;
+  std::vector<at::Tensor> values;
+  for (int64_t step = 1; step <= arguments.steps; ++step) {
+    std::vector<Batch> batches = trainer.batches(step);
+    for (size_t micro = 0; micro < batches.size(); ++micro) {
+      for (const auto& [name, tensor] : batches[micro].tensors) append(entries, values, fmt::format("{}.{}.{}", step, micro, name), tensor);
+    }
+  }
+  SafetensorsWriter writer(arguments.output, entries, {{"format", "pt"}}, Error::Kind::storage);
+  for (size_t i = 0; i < entries.size(); ++i) writer.write(entries[i].name, values[i].const_data_ptr(), values[i].nbytes());
+  writer.finish();
+  return 0;
+}
+
+int run_eval(const CommandLine& line, Session& session) {
+  EvalArguments arguments = eval_arguments(line);
+  std::vector<std::string> overrides = arguments.overrides;
+  overrides.push_back("model.load=" + arguments.model);
+  Recipe recipe = checked_recipe(arguments.recipe, overrides, session.world().size());
+  if (!recipe.data().has_validation()) throw Error::recipe("data.validation", "is not given, so there is nothing to evaluate on");
+  Mesh mesh(session.world(), mesh_of(recipe));
+  Trainer trainer(recipe, mesh);
+  Evaluation evaluation = trainer.evaluate(recipe.evaluate().batches());
+  if (session.world().rank() == 0) {
+    Json result{{"loss", evaluation.loss}, {"perplexity", std::exp(evaluation.loss)}, {"targets", evaluation.targets},
+                {"seconds", evaluation.seconds}};
+    std::printf("%s\n", dump_json(result).c_str());
+  }
+  return 0;
+}
+
+}  // namespace echelon

@@ -1,0 +1,116 @@
+#include "runtime/build.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "cluster/base/error.h"
+#include "runtime/checkpoint/load.h"
+
+namespace echelon {
+
+namespace {
+
+template <class Value>
+std::optional<Value> given(bool has, Value value) {
+  return has ? std::optional<Value>(value) : std::nullopt;
+}
+
+ModelShape shape_of(const ArchitectureConfig& config, const Vocabulary& vocabulary) {
+  return {.layers = given(config.has_layers(), config.layers()),
+          .width = given(config.has_width(), config.width()),
+          .heads = given(config.has_heads(), config.heads()),
+          .kv_heads = given(config.has_kv_heads(), config.kv_heads()),
+          .head_width = given(config.has_head_width(), config.head_width()),
+          .feed_forward = given(config.has_feed_forward(), config.feed_forward()),
+          .vocabulary = config.has_vocabulary() ? config.vocabulary() : vocabulary.size,
+          .positions = given(config.has_positions(), config.positions()),
+          .token_types = given(config.has_token_types(), config.token_types()),
+          .dropout = given(config.has_dropout(), config.dropout()),
+          .attention_dropout = given(config.has_attention_dropout(), config.attention_dropout()),
+          .norm_epsilon = given(config.has_norm_epsilon(), config.norm_epsilon()),
+          .initializer_range = given(config.has_initializer_range(), config.initializer_range()),
+          .tied = given(config.has_tied(), config.tied()),
+          .rope_theta = given(config.has_rope_theta(), config.rope_theta())};
+}
+
+/// A family's defaults name the ids of its published tokenizer; the data's own are put in their place.
+void set_special_ids(Json& config, const Vocabulary& vocabulary) {
+  auto set = [&](const char* key, int64_t id) { config[key] = id >= 0 ? Json(id) : Json(nullptr); };
+  set("pad_token_id", vocabulary.pad);
+  set("bos_token_id", vocabulary.begin);
+  set("eos_token_id", vocabulary.end);
+}
+
+}  // namespace
+
+ZeroOptions zero_options(const Recipe& recipe) {
+  ZeroOptions options{.stage = recipe.sharding().zero()};
+  switch (recipe.precision()) {
+    case FP32: break;
+    case FP64: options.values = options.master = at::kDouble; break;
+    case BF16: options.values = at::kBFloat16; break;
+    default: throw Error::recipe("precision", "FP16 is not available").remedy("use BF16 or FP32");
+  }
+  return options;
+}
+
+ModelSource model_source(const Recipe& recipe, const Vocabulary& vocabulary) {
+  const ModelConfig& model = recipe.model();
+  if (model.has_load()) {
+    return is_checkpoint(model.load()) ? open_checkpoint_model(model.load()) : open_model(model.load(), {.language_head = true});
+  }
+  if (model.has_config()) return model_from_config_file(model.config(), {.language_head = true});
+  Json config = config_of_shape(model.architecture().family(), shape_of(model.architecture(), vocabulary));
+  set_special_ids(config, vocabulary);
+  return model_from_config(config, "model.architecture");
+}
+
+void check_model(const Architecture& architecture, const Objective& objective, const Source& source) {
+  if (architecture.causal != objective.causal()) {
+    throw Error::recipe("objective", fmt::format("it needs a {} model, and this one is {}",
+                                                 objective.causal() ? "causal" : "bidirectional",
+                                                 architecture.causal ? "causal" : "bidirectional"))
+        .remedy("use CausalLm with gpt2 and llama, MaskedLm with bert");
+  }
+  if (!architecture.head) throw Error::recipe("model", "it has no head over the vocabulary to train");
+  if (source.length() > architecture.max_positions) {
+    throw Error::recipe("data.train.sequence_length", fmt::format("{} tokens", source.length()))
+        .expected(fmt::format("at most the model's {} positions", architecture.max_positions));
+  }
+}
+
+Vocabulary any_vocabulary() { return {.size = 2, .pad = 0, .begin = 0, .end = 0, .mask = 1}; }
+
+ParameterGroups::ParameterGroups(const Recipe& recipe) {
+  for (const ParameterGroup& group : recipe.parameter_group()) {
+    GroupRule rule{.learning_rate_factor = group.learning_rate_factor()};
+    if (group.has_weight_decay()) rule.weight_decay = group.weight_decay();
+    try {
+      rules_.emplace_back(std::regex(group.pattern()), rule);
+    } catch (const std::regex_error& error) {
+      throw Error::recipe("parameter_group.pattern", fmt::format("\"{}\" is no regular expression: {}", group.pattern(), error.what()));
+    }
+  }
+}
+
+GroupRule ParameterGroups::rule_of(const std::string& parameter) const {
+  for (const auto& [pattern, rule] : rules_) {
+    if (std::regex_search(parameter, pattern)) return rule;
+  }
+  return {};
+}
+
+double square_norm_of(const std::vector<Owned>& owned, const Mesh& mesh) {
+  double sum = 0;
+  for (const Owned& each : owned) {
+    Unit& unit = *each.unit;
+    for (const Segment& segment : unit.segments()) {
+      if (!unit.counts_on(mesh, !segment.parameter->layout().is_sharded_on("tp"))) continue;
+      at::Tensor gradient = unit.gradient().narrow(0, segment.offset, segment.length).to(at::kDouble);
+      sum += at::dot(gradient, gradient).item<double>();
+    }
+  }
+  return sum;
+}
+
+}  // namespace echelon

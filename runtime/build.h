@@ -1,0 +1,43 @@
+// From a recipe's words to the options of the rooms below.
+#pragma once
+
+#include <regex>
+#include <string>
+#include <vector>
+
+#include "models/interchange/interchange.h"
+#include "models/objective.h"
+#include "runtime/optimizer.h"
+#include "runtime/recipe/recipe.pb.h"
+#include "runtime/source.h"
+#include "sharding/zero.h"
+
+namespace echelon {
+
+ZeroOptions zero_options(const Recipe& recipe);
+
+/// Architecture, config and weights that the recipe names. A vocabulary that it leaves out is the data's.
+/// Errors: Error::recipe, Error::input.
+ModelSource model_source(const Recipe& recipe, const Vocabulary& vocabulary);
+
+/// Refuses a model, an objective and data that do not fit each other: Error::recipe.
+void check_model(const Architecture& architecture, const Objective& objective, const Source& source);
+
+/// Accepted by every objective, for asking it about itself before there is data.
+Vocabulary any_vocabulary();
+
+/// The recipe's parameter groups.
+class ParameterGroups {
+ public:
+  /// Errors: Error::recipe for a pattern that is no regular expression.
+  explicit ParameterGroups(const Recipe& recipe);
+  GroupRule rule_of(const std::string& parameter) const;
+
+ private:
+  std::vector<std::pair<std::regex, GroupRule>> rules_;
+};
+
+/// This rank's part of the square of the global gradient norm, in float64; every element is counted by one rank.
+double square_norm_of(const std::vector<Owned>& owned, const Mesh& mesh);
+
+}  // namespace echelon

@@ -1,0 +1,123 @@
+#include "runtime/checkpoint/load.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "cluster/base/files.h"
+#include "cluster/base/json.h"
+#include "runtime/checkpoint/names.h"
+
+namespace echelon {
+
+namespace {
+
+constexpr int64_t kStateLimit = 64 << 20;
+
+at::ScalarType scalar_type(DType dtype, const std::string& place) {
+  if (dtype == DType::F32) return at::kFloat;
+  if (dtype == DType::F64) return at::kDouble;
+  throw Error::storage(place, fmt::format("holds {} tensors", dtype_name(dtype))).expected("F32 or F64");
+}
+
+/// offset[i] - base[i] .. + sizes[i] of `tensor`.
+at::Tensor window(at::Tensor tensor, const Slice& part, const std::vector<int64_t>& base) {
+  for (size_t dim = 0; dim < part.sizes.size(); ++dim) {
+    tensor = tensor.narrow(static_cast<int64_t>(dim), part.offsets[dim] - base[dim], part.sizes[dim]);
+  }
+  return tensor;
+}
+
+Slice slice_of(const TensorEntry& entry, const Json& sharding, const std::string& place) {
+  Slice slice = Slice::whole(entry.shape);
+  if (!sharding.contains(entry.name)) throw Error::storage(place, "does not say where " + entry.name + " stands");
+  const Json& offsets = sharding[entry.name].value("saved_offsets", Json());
+  if (!offsets.is_array() || offsets.size() != entry.shape.size()) {
+    throw Error::storage(place, "has offsets of another rank than the tensor for " + entry.name);
+  }
+  for (size_t dim = 0; dim < offsets.size(); ++dim) {
+    if (!offsets[dim].is_number_unsigned()) throw Error::storage(place, "has an offset that is no count for " + entry.name);
+    slice.offsets[dim] = offsets[dim].get<int64_t>();
+  }
+  return slice;
+}
+
+}  // namespace
+
+CheckpointReader::CheckpointReader(const Checkpoint& checkpoint) : place_(checkpoint.folder) {
+  read_state(checkpoint);
+  for (const FileRecord& record : checkpoint.manifest.files) {
+    if (record.name.ends_with(".safetensors")) files_.push_back(CheckpointFile::open(checkpoint, record.name));
+  }
+  for (const CheckpointFile& file : files_) index(file, place_);
+}
+
+void CheckpointReader::read_state(const Checkpoint& checkpoint) {
+  std::string path = checkpoint.path(kStateFile);
+  const FileRecord* record = checkpoint.manifest.find(kStateFile);
+  if (!record) throw Error::storage(place_, "has no state.json");
+  if (hash_file(path, record->writer) != *record) throw Error::storage(path, "is damaged: its hash is not the manifest's");
+  Json state = parse_json(read_file(path, Error::Kind::storage, kStateLimit), path, Error::Kind::storage);
+  step_ = json_integer(state, "step", path, 0, int64_t{1} << 60);
+  recipe_ = json_string(state, "recipe", path);
+  config_ = state["config"];
+  for (const Json& name : state["optimizer_state"]) optimizer_state_.push_back(name.get<std::string>());
+}
+
+void CheckpointReader::index(const CheckpointFile& file, const std::string& place) {
+  auto text = file.tensors().metadata().find("DCP_SHARDING_INFO");
+  if (text == file.tensors().metadata().end()) throw Error::storage(place, "a shard does not say where its tensors stand");
+  Json sharding = parse_json(text->second, place, Error::Kind::storage);
+  for (const TensorEntry& entry : file.tensors().entries()) {
+    chunks_[entry.name].push_back({&file, &entry, slice_of(entry, sharding, place)});
+  }
+}
+
+at::Tensor CheckpointReader::read(const std::string& name, const Slice& slice) {
+  auto found = chunks_.find(name);
+  if (found == chunks_.end()) throw Error::storage(place_, "holds no tensor " + name);
+  at::ScalarType dtype = scalar_type(found->second.front().entry->dtype, place_);
+  at::Tensor out = at::empty(slice.sizes, dtype);
+  int64_t filled = 0;
+  for (const Chunk& chunk : found->second) {
+    if (chunk.slice.sizes.size() != slice.sizes.size()) throw Error::storage(place_, name + " has another rank than the model's");
+    Slice common = intersect(slice, chunk.slice);
+    if (common.elements() == 0) continue;
+    // Whole rows of the chunk are one range of bytes; what is left out of a row is skipped when copying.
+    int64_t row_bytes = static_cast<int64_t>(chunk.entry->end - chunk.entry->begin) / chunk.slice.sizes[0];
+    int64_t first = common.offsets[0] - chunk.slice.offsets[0];
+    const std::byte* bytes = chunk.file->slice(*chunk.entry, first * row_bytes, common.sizes[0] * row_bytes);
+    Slice rows = chunk.slice;
+    rows.offsets[0] = common.offsets[0];
+    rows.sizes[0] = common.sizes[0];
+    at::Tensor values = at::from_blob(const_cast<std::byte*>(bytes), rows.sizes, at::TensorOptions().dtype(dtype));
+    window(out, common, slice.offsets).copy_(window(values, common, rows.offsets));
+    filled += common.elements();
+  }
+  if (filled != slice.elements()) throw Error::storage(place_, fmt::format("holds {} of {} elements of {}", filled, slice.elements(), name));
+  return out;
+}
+
+void load_state(Trainer& trainer, CheckpointReader& reader) {
+  std::vector<std::string> names = trainer.optimizer().state_names();
+  if (names != reader.optimizer_state()) {
+    throw Error::recipe("optimizer", "the checkpoint was written with another optimizer")
+        .expected(fmt::format("{}", fmt::join(reader.optimizer_state(), ", ")));
+  }
+  for (Owned& owned : trainer.owned()) {
+    for (const std::string& name : names) owned.unit->read_owned(owned.state.at(name), reader, state_prefix(name));
+  }
+  trainer.model().weights().load(reader);
+}
+
+bool is_checkpoint(const std::string& folder) { return exists(join_path(folder, "manifest.json")); }
+
+ModelSource open_checkpoint_model(const std::string& folder) {
+  auto reader = std::make_unique<CheckpointReader>(open_checkpoint(folder));
+  ModelSource source = model_from_config(reader->config(), join_path(folder, kStateFile));
+  std::string tokenizer = join_path(folder, "../../tokenizer");
+  if (exists(tokenizer)) source.tokenizer_folder = tokenizer;
+  source.reader = std::move(reader);
+  return source;
+}
+
+}  // namespace echelon

@@ -1,0 +1,56 @@
+// Reads a training state, whatever layout wrote it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "models/interchange/interchange.h"
+#include "runtime/store/checkpoint_store.h"
+#include "runtime/trainer.h"
+#include "sharding/weights.h"
+
+namespace echelon {
+
+/// The tensors of a checkpoint, put together from the rows that its ranks wrote. Only what is read is verified and touched.
+class CheckpointReader : public TensorReader {
+ public:
+  /// Errors: Error::storage for damage, or rows that do not make whole tensors.
+  explicit CheckpointReader(const Checkpoint& checkpoint);
+
+  at::Tensor read(const std::string& name, const Slice& slice) override;
+
+  int64_t step() const { return step_; }
+  const Json& config() const { return config_; }
+  const std::string& recipe() const { return recipe_; }
+  const std::vector<std::string>& optimizer_state() const { return optimizer_state_; }
+
+ private:
+  struct Chunk {
+    const CheckpointFile* file;
+    const TensorEntry* entry;
+    Slice slice;
+  };
+  void read_state(const Checkpoint& checkpoint);
+  void index(const CheckpointFile& file, const std::string& place);
+
+  std::string place_;
+  std::vector<CheckpointFile> files_;
+  std::map<std::string, std::vector<Chunk>> chunks_;
+  int64_t step_ = 0;
+  Json config_;
+  std::string recipe_;
+  std::vector<std::string> optimizer_state_;
+};
+
+/// Fills the trainer's weights and optimizer state. Collective.
+/// Errors: Error::storage; Error::recipe when the checkpoint's optimizer keeps other state.
+void load_state(Trainer& trainer, CheckpointReader& reader);
+
+/// Whether a folder is one checkpoint.
+bool is_checkpoint(const std::string& folder);
+/// Architecture, config and weights of a checkpoint.
+ModelSource open_checkpoint_model(const std::string& folder);
+
+}  // namespace echelon

@@ -1,0 +1,145 @@
+#include "runtime/checkpoint/save.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "cluster/base/files.h"
+#include "comm/agree.h"
+#include "runtime/checkpoint/names.h"
+#include "runtime/collective.h"
+#include "runtime/recipe/text.h"
+
+namespace echelon {
+
+namespace {
+
+/// A quantity that is kept for every tensor: masters (prefix "") and the optimizer's state.
+struct Quantity {
+  std::string prefix;
+  std::function<at::Tensor(Owned&)> owned;
+};
+
+std::vector<Quantity> quantities(const Trainer& trainer) {
+  std::vector<Quantity> all{{"", [](Owned& owned) { return owned.unit->master(); }}};
+  for (const std::string& name : trainer.optimizer().state_names()) {
+    all.push_back({state_prefix(name), [name](Owned& owned) { return owned.state.at(name); }});
+  }
+  return all;
+}
+
+/// This rank's file: which rows of which tensors.
+struct Plan {
+  std::vector<TensorEntry> tensors;
+  Json offsets = Json::object();
+  int64_t bytes = 0;
+};
+
+Plan plan(Trainer& trainer, const std::vector<Quantity>& all) {
+  Plan plan;
+  bool wide = trainer.zero().options.master == at::kDouble;
+  for (const Owned& owned : trainer.owned()) {
+    for (const Unit::Rows& rows : owned.unit->rows_to_save()) {
+      for (const Quantity& quantity : all) {
+        std::string name = quantity.prefix + rows.parameter->name();
+        plan.tensors.push_back({name, wide ? DType::F64 : DType::F32, rows.slice.sizes, 0, 0});
+        plan.offsets[name] = {{"saved_offsets", rows.slice.offsets}};
+        plan.bytes += rows.length * (wide ? 8 : 4);
+      }
+    }
+  }
+  return plan;
+}
+
+void write_rows(Trainer& trainer, const std::vector<Quantity>& all, SafetensorsWriter* writer) {
+  for (Owned& owned : trainer.owned()) {
+    for (const Quantity& quantity : all) {
+      at::Tensor whole = owned.unit->whole(quantity.owned(owned));
+      if (!writer) continue;
+      for (const Unit::Rows& rows : owned.unit->rows_to_save()) {
+        at::Tensor values = rows.values(whole).contiguous();
+        writer->write(quantity.prefix + rows.parameter->name(), values.const_data_ptr(), values.nbytes());
+      }
+    }
+  }
+}
+
+std::string state_text(const Trainer& trainer, int64_t step) {
+  Json state{{"step", step},
+             {"samples", step * trainer.recipe().batch().global()},
+             {"optimizer_state", trainer.optimizer().state_names()},
+             {"recipe", recipe_text(trainer.recipe())},
+             {"config", trainer.source().config}};
+  return dump_json(state, 2) + "\n";
+}
+
+std::string layout_text(const Trainer& trainer) {
+  const Mesh& mesh = trainer.mesh();
+  return fmt::format("ranks={} dp={} tp={} zero={}", mesh.world().size(), mesh.dp().size(), mesh.tp().size(),
+                     trainer.recipe().sharding().zero());
+}
+
+/// Writes this rank's file, and rank 0 the state; the votes of this rank.
+std::vector<FileRecord> write_files(Trainer& trainer, const std::string& folder, const Plan& plan,
+                                    const std::vector<Quantity>& all, int64_t step) {
+  const Group& world = trainer.mesh().world();
+  std::string file = shard_name(world.rank(), world.size());
+  std::map<std::string, std::string> metadata{
+      {"format", "pt"}, {"DCP_VERSION", "1.0"}, {"DCP_SHARDING_INFO", dump_json(plan.offsets)}};
+  std::optional<SafetensorsWriter> writer;
+  // The gathers inside are collective: a rank that cannot write goes through them too, and fails afterwards.
+  on_every_rank(world, "checkpoint files", [&] {
+    writer.emplace(join_path(folder, file), plan.tensors, metadata, Error::Kind::storage);
+  });
+  std::optional<Error> failed;
+  try {
+    write_rows(trainer, all, &*writer);
+  } catch (const Error& error) {
+    if (error.kind() != Error::Kind::storage) throw;
+    failed = error;
+  }
+  std::vector<FileRecord> votes;
+  on_every_rank(world, "checkpoint written", [&] {
+    if (failed) throw *failed;
+    writer->finish();
+    std::string who = fmt::format("rank {}", world.rank());
+    votes.push_back(hash_file(join_path(folder, file), who));
+    if (world.rank() == 0) {
+      write_file_atomically(join_path(folder, kStateFile), state_text(trainer, step));
+      votes.push_back(hash_file(join_path(folder, kStateFile), who));
+    }
+    fsync_folder(folder);
+  });
+  return votes;
+}
+
+std::vector<FileRecord> gather_votes(const Group& world, const std::vector<FileRecord>& mine) {
+  std::vector<FileRecord> all;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    std::string text = agree_text(world, rank == world.rank() ? encode_records(mine) : "", rank, "checkpoint votes");
+    for (const FileRecord& record : decode_records(text)) all.push_back(record);
+  }
+  return all;
+}
+
+}  // namespace
+
+void save_checkpoint(Trainer& trainer, const CheckpointStore& store, int64_t step, int64_t keep) {
+  const Group& world = trainer.mesh().world();
+  std::vector<Quantity> all = quantities(trainer);
+  Plan mine = plan(trainer, all);
+  int64_t bytes = agree_sum(world, mine.bytes, "checkpoint bytes");
+  std::string folder = on_first_rank(world, "checkpoint folder", [&] { return store.begin(step, bytes); });
+  try {
+    std::vector<FileRecord> votes = gather_votes(world, write_files(trainer, folder, mine, all, step));
+    on_first_rank(world, "checkpoint commit", [&] {
+      store.commit(folder, step, votes, layout_text(trainer));
+      store.retire(keep);
+      return std::string();
+    });
+  } catch (const Error& error) {
+    if (world.rank() == 0 && error.kind() == Error::Kind::storage) store.abandon(folder);
+    throw;
+  }
+}
+
+}  // namespace echelon

@@ -1,0 +1,41 @@
+// Writes what a run reports: metrics.jsonl, TensorBoard, the progress line, report.html.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/store/metrics_file.h"
+#include "runtime/store/progress.h"
+#include "runtime/store/tfevents.h"
+#include "runtime/trainer.h"
+
+namespace echelon {
+
+/// Rank 0 has one; on other ranks it does nothing.
+class Recorder {
+ public:
+  /// `last_step`: of the checkpoint that the run goes on from; later lines are dropped.
+  Recorder(const std::string& folder, int64_t last_step, const Trainer& trainer, bool live);
+
+  void step(const Report& report);
+  void evaluation(int64_t step, const Evaluation& evaluation);
+  void saved(int64_t step, double seconds);
+  void say(const std::string& line);
+  /// Makes all lines durable; before the checkpoint of their step is committed.
+  void sync();
+  void write_report(const std::string& recipe_text);
+
+ private:
+  struct Files {
+    Files(const std::string& folder, int64_t last_step, int64_t steps, ProgressOptions options);
+    MetricsFile metrics;
+    TensorBoardWriter events;
+    Progress progress;
+  };
+  std::string folder_;
+  std::vector<std::pair<std::string, std::string>> facts_;
+  int64_t evaluate_every_, checkpoint_every_;
+  std::unique_ptr<Files> files_;
+};
+
+}  // namespace echelon

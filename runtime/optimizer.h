@@ -1,0 +1,72 @@
+// Updates of the masters that a rank owns.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "sharding/unit.h"
+
+namespace echelon {
+
+/// What a parameter group says of a tensor.
+struct GroupRule {
+  double learning_rate_factor = 1;
+  std::optional<double> weight_decay;   ///< absent: the optimizer's on matrices, 0 on biases and norms
+};
+
+/// One Unit's masters and gradients, as far as this rank owns them, with the optimizer's state for them.
+struct Owned {
+  Unit* unit;
+  std::map<std::string, at::Tensor> state;   ///< flat shards like the master, by name ("exp_avg")
+  std::vector<GroupRule> rules;              ///< one for each of unit->segments()
+};
+
+/// The numbers of one update.
+struct Update {
+  int64_t step = 1;             ///< 1 = first
+  double learning_rate = 0;
+  double gradient_scale = 1;    ///< factor on gradients: clipping
+};
+
+/// Parts of one owned shard that are updated alike; pointers into master, gradient and state.
+template <class Real>
+struct Stretch {
+  Real* master;
+  const Real* gradient;
+  std::vector<Real*> state;     ///< in the order of Optimizer::state_names
+  int64_t length;
+  double learning_rate, weight_decay;
+};
+
+class Optimizer {
+ public:
+  struct Context {};
+  virtual ~Optimizer() = default;
+  /// The peak; the schedule scales it.
+  virtual double learning_rate() const = 0;
+  virtual double weight_decay() const = 0;
+  /// Names of the tensors that it keeps for every parameter.
+  virtual std::vector<std::string> state_names() const = 0;
+
+  /// Updates the masters of one Unit.
+  void step(Owned& owned, const Update& update) const;
+
+ protected:
+  virtual void update(const Stretch<float>& stretch, const Update& update) const = 0;
+  virtual void update(const Stretch<double>& stretch, const Update& update) const = 0;
+
+ private:
+  template <class Real>
+  void step_as(Owned& owned, const Update& update) const;
+};
+
+/// Zeroed state for a Unit.
+Owned own(Unit& unit, const Optimizer& optimizer, const std::vector<GroupRule>& rules);
+
+}  // namespace echelon

@@ -1,0 +1,160 @@
+#include "runtime/run.h"
+
+#include <optional>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "cluster/base/error.h"
+#include "cluster/base/files.h"
+#include "cluster/base/log.h"
+#include "comm/agree.h"
+#include "runtime/checkpoint/load.h"
+#include "runtime/checkpoint/save.h"
+#include "runtime/collective.h"
+#include "runtime/metrics/recorder.h"
+#include "runtime/recipe/changes.h"
+#include "runtime/recipe/text.h"
+#include "runtime/store/run_folder.h"
+#include "runtime/trainer.h"
+
+namespace echelon {
+
+namespace {
+
+constexpr int64_t kRecipeLimit = 4 << 20;
+
+/// One run in its folder. Rank 0 holds the folder; decisions about it are made there and told to all.
+class RunInFolder {
+ public:
+  RunInFolder(const Recipe& recipe, const Mesh& mesh, const RunOptions& options)
+      : recipe_(recipe), mesh_(mesh), options_(options), store_(options.folder) {}
+
+  int run();
+
+ private:
+  void hold_folder();
+  void check_recipe_of_folder() const;
+  std::string find_start();
+  void train(Trainer& trainer, Recorder& recorder);
+  bool evaluate_now(int64_t step) const;
+  void evaluate(Trainer& trainer, Recorder& recorder, int64_t step) const;
+  void save(Trainer& trainer, Recorder& recorder, int64_t step) const;
+  void finish(Trainer& trainer, Recorder& recorder) const;
+  std::string path(const std::string& name) const { return join_path(options_.folder, name); }
+  bool first() const { return mesh_.world().rank() == 0; }
+
+  const Recipe& recipe_;
+  const Mesh& mesh_;
+  const RunOptions& options_;
+  CheckpointStore store_;
+  std::optional<RunFolder> held_;
+  int64_t last_step_ = 0;
+  bool stopped_ = false;
+};
+
+int RunInFolder::run() {
+  on_first_rank(mesh_.world(), "run folder", [&] { hold_folder(); return std::string(); });
+  on_every_rank(mesh_.world(), "log", [&] { log_to_file(path(fmt::format("log/rank-{:05}.log", mesh_.world().rank()))); });
+  EC_LOG(info, "{}, process {}", mesh_.place(), getpid());
+  std::string start = on_first_rank(mesh_.world(), "checkpoint to start from", [&] { return find_start(); });
+  std::optional<CheckpointReader> reader;
+  on_every_rank(mesh_.world(), "open checkpoint", [&] {
+    if (!start.empty()) reader.emplace(open_checkpoint(start));
+  });
+  bool own = reader && options_.resume_from.empty();
+  if (own) last_step_ = reader->step();
+
+  Trainer trainer(recipe_, mesh_);
+  if (reader) load_state(trainer, *reader);
+  on_first_rank(mesh_.world(), "recipe", [&] {
+    write_file_atomically(path("recipe.textproto"), recipe_text(recipe_));
+    return std::string();
+  });
+  Recorder recorder(options_.folder, last_step_, trainer, options_.live_progress);
+  if (own) recorder.say(fmt::format("going on from {}", start));
+  if (own && last_step_ >= recipe_.steps() && exists(path("export"))) {
+    recorder.say(fmt::format("{} is finished: all {} steps are done", options_.folder, recipe_.steps()));
+    return 0;
+  }
+  train(trainer, recorder);
+  if (stopped_) return static_cast<int>(Error::Kind::stopped);
+  finish(trainer, recorder);
+  return 0;
+}
+
+void RunInFolder::hold_folder() {
+  held_.emplace(RunFolder::hold(options_.folder, options_.trust_folder));
+  bool used = exists(path("recipe.textproto"));
+  if (used && options_.resume == Resume::never) {
+    throw Error::recipe(options_.folder, "holds a run already").remedy("choose another --out, or leave out --resume=never");
+  }
+  if (used) check_recipe_of_folder();
+  store_.clean();
+  make_folders(path("log"));
+}
+
+void RunInFolder::check_recipe_of_folder() const {
+  std::string file = path("recipe.textproto");
+  Recipe before = parse_recipe(read_file(file, Error::Kind::recipe, kRecipeLimit), file);
+  std::string field = first_forbidden_change(before, recipe_);
+  if (field.empty()) return;
+  throw Error::recipe(field, fmt::format("differs from the run in {}", options_.folder))
+      .remedy("a resumed run may change steps, checkpoint, evaluate, mesh, sharding and batch.micro; else choose another --out");
+}
+
+std::string RunInFolder::find_start() {
+  if (!options_.resume_from.empty()) {
+    if (is_checkpoint(options_.resume_from)) return options_.resume_from;
+    auto other = CheckpointStore(options_.resume_from).recover();
+    if (!other) throw Error::storage(options_.resume_from, "is no checkpoint and holds none");
+    return other->folder;
+  }
+  auto checkpoint = store_.recover();
+  if (!checkpoint) return "";
+  for (const std::string& reason : checkpoint->passed_over) std::fprintf(stderr, "warning: %s\n", reason.c_str());
+  return checkpoint->folder;
+}
+
+void RunInFolder::train(Trainer& trainer, Recorder& recorder) {
+  for (int64_t step = last_step_ + 1; step <= recipe_.steps() && !stopped_; ++step) {
+    recorder.step(trainer.step(step));
+    if (evaluate_now(step)) evaluate(trainer, recorder, step);
+    stopped_ = agree_any(mesh_.world(), options_.stop_requested && options_.stop_requested(), "stop") && step < recipe_.steps();
+    if (stopped_ || step == recipe_.steps() || step % recipe_.checkpoint().every() == 0) save(trainer, recorder, step);
+    last_step_ = step;
+  }
+}
+
+bool RunInFolder::evaluate_now(int64_t step) const {
+  if (!recipe_.data().has_validation()) return false;
+  int64_t every = recipe_.evaluate().every();
+  return step == recipe_.steps() || (every > 0 && step % every == 0);
+}
+
+void RunInFolder::evaluate(Trainer& trainer, Recorder& recorder, int64_t step) const {
+  // The last evaluation looks at everything.
+  recorder.evaluation(step, trainer.evaluate(step == recipe_.steps() ? 0 : recipe_.evaluate().batches()));
+}
+
+void RunInFolder::save(Trainer& trainer, Recorder& recorder, int64_t step) const {
+  Stopwatch watch(mesh_.world().seconds());
+  recorder.sync();
+  save_checkpoint(trainer, store_, step, recipe_.checkpoint().keep());
+  recorder.saved(step, watch.total());
+}
+
+void RunInFolder::finish(Trainer& trainer, Recorder& recorder) const {
+  std::string folder = path("export");
+  write_model_folder(folder, trainer.model(), trainer.source().config, {.tokenizer_from = trainer.tokenizer_folder()});
+  if (first()) recorder.write_report(recipe_text(recipe_));
+  recorder.say("exported to " + folder);
+}
+
+}  // namespace
+
+int run_training(const Recipe& recipe, const Mesh& mesh, const RunOptions& options) {
+  return RunInFolder(recipe, mesh, options).run();
+}
+
+}  // namespace echelon

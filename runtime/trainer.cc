@@ -1,0 +1,172 @@
+#include "runtime/trainer.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include "cluster/base/error.h"
+#include "comm/agree.h"
+#include "runtime/build.h"
+#include "runtime/memory.h"
+
+namespace echelon {
+
+Trainer::Trainer(const Recipe& recipe, const Mesh& mesh) : recipe_(recipe), mesh_(mesh), seed_(recipe.seed()) {
+  register_builtin_methods(registry_);
+  build_data();
+  build_model();
+  build_optimizer();
+}
+
+void Trainer::build_data() {
+  // The objective needs the data's vocabulary, and a source needs to know how far the objective looks ahead.
+  std::unique_ptr<Objective> probe = registry_.make<Objective>(recipe_.objective(), {any_vocabulary()});
+  Source::Context context{probe->lookahead()};
+  auto train = registry_.make<Source>(recipe_.data().train(), context);
+  tokenizer_folder_ = train->tokenizer_folder();
+  objective_ = registry_.make<Objective>(recipe_.objective(), {train->vocabulary()});
+  source_ = model_source(recipe_, train->vocabulary());
+  check_model(source_.architecture, *objective_, *train);
+  Data::Options options{.shuffle = recipe_.data().shuffle(),
+                        .global_batch = recipe_.batch().global(),
+                        .micro_batch = recipe_.batch().micro(),
+                        .vocabulary = source_.architecture.vocabulary};
+  train_ = std::make_unique<Data>(std::move(train), *objective_, seed_, options);
+  if (!recipe_.data().has_validation()) return;
+  validation_ = std::make_unique<Data>(registry_.make<Source>(recipe_.data().validation(), context), *objective_, seed_, options);
+}
+
+void Trainer::build_model() {
+  zero_ = std::make_unique<Zero>(mesh_, zero_options(recipe_));
+  model_ = std::make_unique<Model>(source_.architecture, *zero_, ModelOptions{.recompute = recipe_.sharding().recompute() == FULL});
+  load_weights(*model_, source_, seed_);
+}
+
+void Trainer::build_optimizer() {
+  optimizer_ = registry_.make<Optimizer>(recipe_.optimizer(), {});
+  schedule_ = registry_.make<Schedule>(recipe_.schedule(), {recipe_.steps()});
+  ParameterGroups groups(recipe_);
+  for (const auto& unit : model_->weights().units) {
+    std::vector<GroupRule> rules;
+    for (const Segment& segment : unit->segments()) rules.push_back(groups.rule_of(segment.parameter->name()));
+    owned_.push_back(own(*unit, *optimizer_, rules));
+  }
+}
+
+Report Trainer::step(int64_t step) {
+  const Group& world = mesh_.world();
+  Report report{.step = step, .learning_rate = optimizer_->learning_rate() * schedule_->factor(step)};
+  BytesSent before = bytes_so_far();
+  Stopwatch watch(world.seconds());
+  double communication_before = world.seconds();
+
+  std::vector<Batch> batches = train_->step(step, mesh_.dp().rank(), mesh_.dp().size());
+  report.targets = count_targets(batches);
+  report.tokens = recipe_.batch().global() * train_->source().length();
+  report.seconds.data = watch.lap(world.seconds());
+
+  forward_and_backward(batches, seed_.with("step").with(step), report);
+  for (const auto& unit : model_->weights().units) unit->sum_partial_gradients();
+  report.seconds.compute = watch.lap(world.seconds());
+
+  reduce_losses_and_norm(report);
+  check_finite(report);
+  update(report);
+  model_->weights().publish();
+  report.seconds.optimizer = watch.lap(world.seconds());
+
+  report.seconds.communication = world.seconds() - communication_before;
+  report.seconds.total = watch.total();
+  gather_measurements(report, before);
+  return report;
+}
+
+int64_t Trainer::count_targets(const std::vector<Batch>& batches) const {
+  int64_t mine = 0;
+  for (const Batch& batch : batches) mine += batch.targets;
+  return agree_sum(mesh_.dp(), mine, "targets");
+}
+
+void Trainer::forward_and_backward(const std::vector<Batch>& batches, const Seed& seed, Report& report) {
+  for (const auto& unit : model_->weights().units) unit->forget_gradients();
+  for (size_t micro = 0; micro < batches.size(); ++micro) {
+    zero_->first_micro_step = micro == 0;
+    zero_->last_micro_step = micro + 1 == batches.size();
+    Terms terms = objective_->loss(*model_, batches[micro], model_->pass(batches[micro], seed, /*training=*/true));
+    at::Tensor loss;
+    for (const auto& [name, term] : terms.terms) {
+      report.losses[name] += term.sum.item<double>();
+      loss = loss.defined() ? loss + term.sum : term.sum;
+    }
+    // Divide by the global count, not ours: ranks hold different numbers of targets, and a mean of means weighs them wrongly.
+    loss.backward(at::full({}, 1.0 / static_cast<double>(std::max<int64_t>(1, report.targets)), loss.options()));
+  }
+}
+
+void Trainer::reduce_losses_and_norm(Report& report) const {
+  // One collective for all: the losses (equal on the tensor parallel ranks, so one of them counts) and the square norm.
+  std::vector<double> sums{square_norm_of(owned_, mesh_)};
+  bool counts = mesh_.tp().rank() == 0;
+  for (const auto& [name, sum] : report.losses) sums.push_back(counts ? sum : 0);
+  at::Tensor all = at::tensor(sums, at::kDouble);
+  mesh_.world().all_reduce(all, {.name = "losses and norm"}).wait();
+  report.gradient_norm = std::sqrt(all[0].item<double>());
+  int64_t i = 1;
+  for (auto& [name, value] : report.losses) {
+    value = all[i++].item<double>() / static_cast<double>(std::max<int64_t>(1, report.targets));
+    report.loss += value;
+  }
+}
+
+void Trainer::check_finite(const Report& report) const {
+  // Reduced numbers: every rank sees the same and leaves at the same place.
+  if (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)) return;
+  throw Error::numerics(fmt::format("step {}", report.step),
+                        fmt::format("loss {} and gradient norm {} are not both finite", report.loss, report.gradient_norm))
+      .remedy("lower the learning rate, clip the gradient, or resume from an earlier checkpoint; no weight was updated");
+}
+
+void Trainer::update(const Report& report) {
+  double clip = recipe_.clip_norm();
+  Update update{.step = report.step, .learning_rate = report.learning_rate};
+  if (clip > 0) update.gradient_scale = std::min(1.0, clip / (report.gradient_norm + 1e-6));
+  for (Owned& owned : owned_) optimizer_->step(owned, update);
+}
+
+BytesSent Trainer::bytes_so_far() const {
+  BytesSent bytes;
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = mesh_.world().bytes_sent(static_cast<Purpose>(i));
+  return bytes;
+}
+
+void Trainer::gather_measurements(Report& report, const BytesSent& before) {
+  BytesSent now = bytes_so_far();
+  at::Tensor sums = at::zeros({static_cast<int64_t>(now.size())}, at::kLong);
+  for (size_t i = 0; i < now.size(); ++i) sums[i] = now[i] - before[i];
+  mesh_.world().all_reduce(sums, {.name = "bytes sent"}).wait();
+  for (size_t i = 0; i < now.size(); ++i) report.bytes_sent[i] = sums[i].item<int64_t>();
+  report.memory_peak_bytes = agree_max(mesh_.world(), peak_memory_bytes(), "memory");
+}
+
+Evaluation Trainer::evaluate(int64_t batches) {
+  at::NoGradGuard no_gradients;
+  Stopwatch watch(mesh_.world().seconds());
+  int64_t count = validation_->batches_in_pass();
+  if (batches > 0) count = std::min(count, batches);
+  double sum = 0;
+  int64_t targets = 0;
+  for (int64_t index = 0; index < count; ++index) {
+    for (const Batch& batch : validation_->pass(index, mesh_.dp().rank(), mesh_.dp().size())) {
+      Terms terms = objective_->loss(*model_, batch, model_->pass(batch, seed_, /*training=*/false));
+      for (const auto& [name, term] : terms.terms) sum += term.sum.item<double>();
+      targets += batch.targets;
+    }
+  }
+  sum = agree_sum(mesh_.dp(), sum, "validation loss");
+  targets = agree_sum(mesh_.dp(), targets, "validation targets");
+  return {sum / static_cast<double>(std::max<int64_t>(1, targets)), targets, watch.total()};
+}
+
+}  // namespace echelon

@@ -1,0 +1,100 @@
+"""The reference step in PyTorch: transformers' GPT-2 with its best documented settings.
+
+Eager on one process, DDP over gloo on several. Trains on the batches that Echelon sees and prints one JSON line of
+losses and step times.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "launch" / "prepare"))
+import indexed  # noqa: E402
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--tokens", required=True)
+    parser.add_argument("--meeting", default="", help="file over which several ranks find each other")
+    for name, default in (("rank", 0), ("ranks", 1), ("threads", 1), ("steps", 40), ("batch", 4), ("length", 256)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--precision", choices=("FP32", "BF16"), default="FP32")
+    return parser.parse_args()
+
+
+def load(options):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(options.model)
+    config.activation_function = "gelu_pytorch_tanh"  # the same function as gelu_new, in one kernel
+    return AutoModelForCausalLM.from_pretrained(
+        options.model, config=config, attn_implementation="sdpa", dtype=torch.float32
+    )
+
+
+def optimizer_for(model, rate):
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+
+def batch_of(ids, step, options):
+    """This rank's rows of step `step`: samples are the text cut every `length` tokens, in order."""
+    rows = options.batch // options.ranks
+    first = step * options.batch + options.rank * rows
+    samples = [ids[i * options.length : i * options.length + options.length + 1] for i in range(first, first + rows)]
+    tokens = torch.stack([torch.from_numpy(sample.astype("int64")) for sample in samples])
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def train_step(model, optimizer, inputs, targets, precision):
+    """Every rank has the same number of targets, so DDP's mean of gradients is the gradient of the global mean."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "BF16"):
+        logits = model(input_ids=inputs, use_cache=False).logits
+    loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.detach()
+
+
+def main():
+    options = parse()
+    torch.set_num_threads(options.threads)
+    model = load(options).train()
+    if options.ranks > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{options.meeting}", rank=options.rank, world_size=options.ranks
+        )
+        model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    optimizer = optimizer_for(model, options.rate)
+    ids, _ = indexed.read(options.tokens)
+    losses, seconds = [], []
+    for step in range(options.steps):
+        inputs, targets = batch_of(ids, step, options)
+        begin = time.perf_counter()
+        loss = train_step(model, optimizer, inputs, targets, options.precision)
+        if options.ranks > 1:
+            dist.all_reduce(loss)
+        seconds.append(time.perf_counter() - begin)
+        losses.append(float(loss) / options.ranks)
+    if options.rank == 0:
+        print(json.dumps({"losses": losses, "seconds": seconds}))
+    if options.ranks > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    main()

@@ -1,0 +1,240 @@
+"""The reference step of Echelon beside PyTorch, in one run on one machine.
+
+A GPT-2 of 6 layers, width 384, 6 heads and 8,192 tied tokens takes 4 x 256 tokens a step with AdamW and clipping at 1.
+Echelon with ZeRO-3 and its peer (PyTorch eager on one rank, DDP over gloo on more) start from the same weights and see
+the same tokens; rounds alternate A B B A. Losses must agree before a time counts. Warm-up steps are left out. Printed:
+medians with quartiles and their ratio, which counts only where the quartiles do not cross.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "launch" / "prepare"))
+import indexed  # noqa: E402
+
+VOCABULARY, LENGTH, BATCH, RATE = 8192, 256, 4, 3e-4
+AGREE = {"FP32": 1e-4, "BF16": 3e-2}  # relative, of each loss; sums in another order drift apart with the steps
+
+RECIPE = """name: "reference_step"
+seed: 1  steps: {steps}  clip_norm: 1.0  precision: {precision}
+model {{ load: "{folder}/model" }}
+objective {{ [echelon/CausalLm] {{}} }}
+data {{ train {{ [echelon/TokenFile] {{ path: "{folder}/tokens" sequence_length: {length} }} }} shuffle: false }}
+batch {{ global: {batch} }}
+optimizer {{ [echelon/AdamW] {{ learning_rate: {rate} beta1: 0.9 beta2: 0.95 epsilon: 1e-8 weight_decay: 0.1 }} }}
+sharding {{ zero: {zero} }}
+"""
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--ranks", default="1,2,4", help="numbers of ranks, comma-separated (1,2,4)")
+    parser.add_argument("--rounds", type=int, default=6, help="runs of each side (6)")
+    parser.add_argument("--steps", type=int, default=30, help="steps of a run, warm-up included (30)")
+    parser.add_argument("--warmup", type=int, default=10, help="first steps of a run that are left out (10)")
+    parser.add_argument("--precision", choices=("FP32", "BF16"), default="FP32")
+    parser.add_argument("--zero", type=int, choices=range(4), default=3, help="ZeRO stage of Echelon (3)")
+    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
+    parser.add_argument("--busy_ok", action="store_true", help="measure although the machine is busy")
+    return parser.parse_args()
+
+
+def write_tokens(prefix, count):
+    """Draws of a Zipf distribution: no file is needed, and losses move as they do on text."""
+    weights = 1 / np.arange(1, VOCABULARY + 1)
+    ids = np.random.default_rng(1).choice(VOCABULARY, count, p=weights / weights.sum())
+    writer = indexed.Writer(str(prefix), indexed.dtype_for(VOCABULARY))
+    writer.add(ids, True)
+    writer.commit()
+    meta = {
+        "version": 1,
+        "vocabulary_size": VOCABULARY,
+        "largest_id": int(ids.max()),
+        "pad_id": None,
+        "bos_id": 0,
+        "eos_id": 0,
+        "unk_id": None,
+        "cls_id": None,
+        "sep_id": None,
+        "mask_id": None,
+        "special_ids": [0],
+    }
+    Path(f"{prefix}.meta.json").write_text(json.dumps(meta))
+
+
+def write_model(folder):
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(1)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=LENGTH,
+        n_embd=384,
+        n_layer=6,
+        n_head=6,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+def write_inputs(folder, options):
+    write_tokens(folder / "tokens", options.steps * BATCH * LENGTH + 1)
+    write_model(folder / "model")
+    recipe = RECIPE.format(
+        steps=options.steps,
+        precision=options.precision,
+        folder=folder,
+        length=LENGTH,
+        batch=BATCH,
+        rate=RATE,
+        zero=options.zero,
+    )
+    (folder / "reference_step.textproto").write_text(recipe)
+
+
+def run_echelon(folder, ranks, options):
+    out = folder / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [
+        f"{options.build}/bin/echelon",
+        "train",
+        str(folder / "reference_step.textproto"),
+        f"--ranks={ranks}",
+        f"--out={out}",
+    ]
+    finish(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), "echelon train")
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    return [line["loss"] for line in steps], [line["step_seconds"] for line in steps]
+
+
+def run_peer(folder, ranks, options):
+    cores = sorted(os.sched_getaffinity(0))
+    threads = max(1, len(cores) // ranks)
+    meeting = Path(tempfile.mkdtemp(dir=folder)) / "meeting"
+    processes = []
+    for rank in range(ranks):
+        command = [
+            sys.executable,
+            str(Path(__file__).parent / "peer.py"),
+            f"--model={folder}/model",
+            f"--tokens={folder}/tokens",
+            f"--meeting={meeting}",
+            f"--rank={rank}",
+            f"--ranks={ranks}",
+            f"--threads={threads}",
+            f"--steps={options.steps}",
+            f"--batch={BATCH}",
+            f"--length={LENGTH}",
+            f"--rate={RATE}",
+            f"--precision={options.precision}",
+        ]
+        bind = ["taskset", "-c", str(cores[rank])] if 1 < ranks <= len(cores) and threads == 1 else []
+        processes.append(
+            subprocess.Popen(
+                bind + command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            )
+        )
+    outputs = [finish(process, "peer.py") for process in processes]
+    result = json.loads(outputs[0].strip().splitlines()[-1])
+    return result["losses"], result["seconds"]
+
+
+def finish(process, name):
+    output, errors = process.communicate(timeout=1800)
+    if process.returncode:
+        sys.exit(f"{name} ended with {process.returncode}: {errors.strip().splitlines()[-1:]}")
+    return output
+
+
+def disagreement(ours, theirs):
+    """Largest relative difference of two lists of losses."""
+    if len(ours) != len(theirs):
+        sys.exit(f"{len(ours)} losses of Echelon, {len(theirs)} of its peer")
+    return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
+
+
+def compare(folder, ranks, options):
+    """Step seconds of both sides over all rounds, warm-up left out."""
+    seconds = {run_echelon: [], run_peer: []}
+    worst = 0.0
+    for round_number in range(options.rounds):
+        order = (run_echelon, run_peer) if round_number % 2 == 0 else (run_peer, run_echelon)
+        losses = {}
+        for side in order:
+            losses[side], times = side(folder, ranks, options)
+            seconds[side] += times[options.warmup :]
+        worst = max(worst, disagreement(losses[run_echelon], losses[run_peer]))
+    if worst > AGREE[options.precision]:
+        sys.exit(f"losses at {ranks} ranks differ by {worst:.1e} relative: no time counts")
+    return np.array(seconds[run_echelon]), np.array(seconds[run_peer]), worst
+
+
+def report(ranks, ours, theirs, worst):
+    low, middle, high = np.percentile(ours, [25, 50, 75]) * 1000
+    peer_low, peer_middle, peer_high = np.percentile(theirs, [25, 50, 75]) * 1000
+    crossing = low <= peer_high and peer_low <= high
+    print(
+        f"{ranks:>5}  {'eager' if ranks == 1 else 'DDP gloo':<9} {middle:7.1f} [{low:.1f}, {high:.1f}]   "
+        f"{peer_middle:7.1f} [{peer_low:.1f}, {peer_high:.1f}]   {peer_middle / middle:5.2f}x  "
+        f"{'quartiles cross' if crossing else 'counts':<15}  losses within {worst:.0e}",
+        flush=True,
+    )
+
+
+def describe_machine(options):
+    import torch
+    import transformers
+
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in open("/proc/cpuinfo", encoding="utf-8")
+            if line.startswith("model name")
+        ),
+        "?",
+    )
+    print(
+        f"{model}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()}"
+    )
+    print(
+        f"{' '.join(sys.argv)}: {options.precision}, ZeRO-{options.zero}, {options.rounds} rounds of "
+        f"{options.steps - options.warmup} steps; ms a step, median [quartiles]; ratio over 1: Echelon is faster"
+    )
+
+
+def main():
+    options = parse()
+    if os.getloadavg()[0] > 0.3 and not options.busy_ok:
+        sys.exit(f"the machine is busy (load {os.getloadavg()[0]:.2f}); wait, or measure all the same with --busy_ok")
+    describe_machine(options)
+    print("ranks  peer      Echelon                    peer                       ratio")
+    with tempfile.TemporaryDirectory(prefix="echelon-bench-") as name:
+        folder = Path(name)
+        write_inputs(folder, options)
+        for ranks in map(int, options.ranks.split(",")):
+            report(ranks, *compare(folder, ranks, options))
+
+
+if __name__ == "__main__":
+    main()

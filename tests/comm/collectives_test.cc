@@ -1,0 +1,280 @@
+// What every collective does, on every backend, dtype and size, in windows and in other memory, to the bit.
+#include <gtest/gtest.h>
+
+#include <ATen/ATen.h>
+
+#include "tests/comm/values.h"
+#include "tests/comm/worlds.h"
+
+namespace echelon::testing {
+
+namespace {
+
+class Collectives : public OnEveryBackend {};
+ECHELON_ON_EVERY_BACKEND(Collectives);
+
+constexpr at::ScalarType kSummed[] = {at::kDouble, at::kFloat, at::kBFloat16, at::kLong};
+constexpr at::ScalarType kMoved[] = {at::kDouble, at::kFloat, at::kBFloat16, at::kLong, at::kInt, at::kByte};
+
+// Elements of one slice: none, one, odd, small (one barrier), and more than 1 MiB (several chunks of the staging area).
+constexpr int64_t kElements[] = {0, 1, 7, 1021, 131'073};
+
+/// Memory of `elements` in a window, or outside of any.
+at::Tensor memory(const Group& group, bool in_window, int64_t elements, at::ScalarType dtype) {
+  return in_window ? group.allocate(elements, dtype).mine : at::zeros({elements}, dtype);
+}
+
+/// Runs `test(in_window, elements, dtype)` for all cases.
+template <class Test>
+void for_all(const auto& dtypes, const Test& test) {
+  for (bool in_window : {false, true}) {
+    for (at::ScalarType dtype : dtypes) {
+      for (int64_t elements : kElements) {
+        SCOPED_TRACE(fmt::format("{} {} {}", in_window ? "window" : "plain", c10::toString(dtype), elements));
+        test(in_window, elements, dtype);
+      }
+    }
+  }
+}
+
+TEST_P(Collectives, AllReduceSumsInRankOrder) {
+  on_ranks([](const Group& group) {
+    for_all(kSummed, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      at::Tensor tensor = memory(group, in_window, elements, dtype);
+      tensor.copy_(values(group.rank(), elements, dtype));
+      group.all_reduce(tensor, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(tensor, sum_of(values_of_all(group.size(), elements, dtype))));
+    });
+  });
+}
+
+TEST_P(Collectives, AllReduceFindsTheLargestAndTheSmallest) {
+  on_ranks([](const Group& group) {
+    for_all(kSummed, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      at::Tensor largest = memory(group, in_window, elements, dtype), smallest = largest.clone();
+      largest.copy_(values(group.rank(), elements, dtype));
+      smallest.copy_(largest);
+      group.all_reduce(largest, {.name = "x", .reduce = Reduce::max}).wait();
+      group.all_reduce(smallest, {.name = "x", .reduce = Reduce::min}).wait();
+      at::Tensor all = at::stack(values_of_all(group.size(), elements, dtype));
+      EXPECT_TRUE(same_bits(largest, all.amax(0)));
+      EXPECT_TRUE(same_bits(smallest, all.amin(0)));
+    });
+  });
+}
+
+TEST_P(Collectives, AllGatherLaysShardsSideBySide) {
+  on_ranks([](const Group& group) {
+    for_all(kMoved, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      at::Tensor shard = memory(group, in_window, elements, dtype);
+      shard.copy_(values(group.rank(), elements, dtype));
+      at::Tensor full = at::empty({group.size() * elements}, dtype);
+      group.all_gather(shard, full, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(full, at::cat(values_of_all(group.size(), elements, dtype))));
+    });
+  });
+}
+
+TEST_P(Collectives, AllGatherIntoTheTensorThatHoldsTheShard) {
+  on_ranks([](const Group& group) {
+    for_all(kMoved, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      at::Tensor full = memory(group, in_window, group.size() * elements, dtype);
+      at::Tensor shard = full.narrow(0, group.rank() * elements, elements);
+      shard.copy_(values(group.rank(), elements, dtype));
+      group.all_gather(shard, full, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(full, at::cat(values_of_all(group.size(), elements, dtype))));
+    });
+  });
+}
+
+TEST_P(Collectives, AWindowIsGatheredWhereItLies) {
+  on_ranks([](const Group& group) {
+    for (int64_t elements : kElements) {
+      Window window = group.allocate(elements, at::kFloat);
+      if (!window.all.defined()) continue;   // ranks of several nodes have no common window
+      window.mine.copy_(values(group.rank(), elements, at::kFloat));
+      group.all_gather(window.mine, window.all, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(window.all, at::cat(values_of_all(group.size(), elements, at::kFloat))));
+      group.barrier({.name = "read"});
+      at::Tensor elsewhere = values(group.rank(), elements, at::kFloat, 1);
+      group.all_gather(elsewhere, window.all, {.name = "y"}).wait();
+      EXPECT_TRUE(same_bits(window.all, at::cat(values_of_all(group.size(), elements, at::kFloat, 1))));
+    }
+  });
+}
+
+TEST_P(Collectives, ReduceScatterSumsInRankOrderAndKeepsItsInput) {
+  on_ranks([](const Group& group) {
+    for_all(kSummed, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      int64_t whole = group.size() * elements;
+      at::Tensor full = memory(group, in_window, whole, dtype);
+      full.copy_(values(group.rank(), whole, dtype));
+      at::Tensor shard = at::empty({elements}, dtype);
+      group.reduce_scatter(full, shard, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(shard, sum_of(values_of_all(group.size(), elements, dtype, 0, group.rank() * elements))));
+      EXPECT_TRUE(same_bits(full, values(group.rank(), whole, dtype)));
+    });
+  });
+}
+
+TEST_P(Collectives, ReduceScatterAddsToTheShardWithOneRounding) {
+  on_ranks([](const Group& group) {
+    for_all(kSummed, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      int64_t whole = group.size() * elements;
+      at::Tensor full = memory(group, in_window, whole, dtype);
+      full.copy_(values(group.rank(), whole, dtype));
+      at::Tensor before = values(group.rank(), elements, dtype, 5), shard = before.clone();
+      group.reduce_scatter(full, shard, {.name = "x", .accumulate = true}).wait();
+      at::Tensor sum = wide_sum(values_of_all(group.size(), elements, dtype, 0, group.rank() * elements));
+      EXPECT_TRUE(same_bits(shard, before.to(sum.scalar_type()).add(sum).to(dtype)));
+    });
+  });
+}
+
+TEST_P(Collectives, ReduceScatterIntoItsOwnSlice) {
+  on_ranks([](const Group& group) {
+    for_all(kSummed, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      int64_t whole = group.size() * elements;
+      at::Tensor full = memory(group, in_window, whole, dtype);
+      full.copy_(values(group.rank(), whole, dtype));
+      at::Tensor shard = full.narrow(0, group.rank() * elements, elements);
+      group.reduce_scatter(full, shard, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(shard, sum_of(values_of_all(group.size(), elements, dtype, 0, group.rank() * elements))));
+    });
+  });
+}
+
+TEST_P(Collectives, AllToAllHandsEachRankItsSlice) {
+  on_ranks([](const Group& group) {
+    for_all(kMoved, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      int64_t whole = group.size() * elements;
+      at::Tensor input = memory(group, in_window, whole, dtype);
+      input.copy_(values(group.rank(), whole, dtype));
+      at::Tensor output = at::empty({whole}, dtype);
+      group.all_to_all(input, output, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(output, at::cat(values_of_all(group.size(), elements, dtype, 0, group.rank() * elements))));
+    });
+  });
+}
+
+TEST_P(Collectives, BroadcastComesFromAnyRoot) {
+  on_ranks([](const Group& group) {
+    for (int root = 0; root < group.size(); root += 3) {
+      for_all(kMoved, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+        at::Tensor tensor = memory(group, in_window, elements, dtype);
+        tensor.copy_(values(group.rank(), elements, dtype));
+        group.broadcast(tensor, root, {.name = "x"}).wait();
+        EXPECT_TRUE(same_bits(tensor, values(root, elements, dtype)));
+      });
+    }
+  });
+}
+
+TEST_P(Collectives, MessagesGoRoundTheRingInOrder) {
+  on_ranks([](const Group& group) {
+    if (group.size() == 1) return;
+    int next = (group.rank() + 1) % group.size(), last = (group.rank() + group.size() - 1) % group.size();
+    for_all(kMoved, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
+      at::Tensor first = values(group.rank(), elements, dtype), second = values(group.rank(), elements + 1, dtype, 1);
+      at::Tensor first_in = memory(group, in_window, elements, dtype), second_in = at::empty({elements + 1}, dtype);
+      // Nobody receives before all have begun to send two messages, however large.
+      Work sending_first = group.send(first, next, {.name = "first"});
+      Work sending_second = group.send(second, next, {.name = "second"});
+      group.recv(first_in, last, {.name = "first"}).wait();
+      group.recv(second_in, last, {.name = "second"}).wait();
+      sending_second.wait();
+      sending_first.wait();
+      EXPECT_TRUE(same_bits(first_in, values(last, elements, dtype)));
+      EXPECT_TRUE(same_bits(second_in, values(last, elements + 1, dtype, 1)));
+    });
+  });
+}
+
+TEST_P(Collectives, AMessageArrivesWhileItsSenderWaitsInABarrier) {
+  on_ranks([](const Group& group) {
+    if (group.size() == 1) return;
+    constexpr int64_t elements = 1 << 20;   // more than fits into the mailbox
+    at::Tensor out = values(0, elements, at::kFloat), in = at::zeros({elements}, at::kFloat);
+    Work work;
+    if (group.rank() == 0) work = group.send(out, group.size() - 1, {.name = "x"});
+    if (group.rank() == group.size() - 1) group.recv(in, 0, {.name = "x"}).wait();
+    group.barrier({.name = "all"});
+    work.wait();
+    EXPECT_TRUE(group.rank() < group.size() - 1 || same_bits(in, out));
+  });
+}
+
+TEST_P(Collectives, ABarrierMakesWritesToAWindowVisible) {
+  on_ranks([](const Group& group) {
+    Window window = group.allocate(64, at::kLong);
+    if (!window.all.defined()) return;
+    for (int64_t round = 1; round <= 50; ++round) {
+      window.mine.fill_(round * (group.rank() + 1));
+      group.barrier({.name = "written"});
+      int64_t expected = 64 * round * group.size() * (group.size() + 1) / 2;
+      EXPECT_EQ(window.all.sum().item<int64_t>(), expected);
+      group.barrier({.name = "read"});
+    }
+  });
+}
+
+TEST_P(Collectives, AWindowIsZeroAndAligned) {
+  on_ranks([](const Group& group) {
+    Window window = group.allocate(48, at::kFloat);   // 192 bytes
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(window.mine.data_ptr()) % 64, 0u);
+    EXPECT_TRUE(same_bits(window.mine, at::zeros({48}, at::kFloat)));
+    EXPECT_EQ(window.all.defined() ? window.all.numel() : 48 * group.size(), 48 * group.size());
+  });
+}
+
+TEST_P(Collectives, AWindowOutlivesItsGroup) {
+  on_ranks([](const Group& group) {
+    Window window;
+    {
+      Group other = group.split(0, 0, "short-lived");
+      window = other.allocate(1000, at::kFloat);
+    }
+    window.mine.fill_(group.rank() + 1);
+    EXPECT_EQ(window.mine.sum().item<double>(), 1000.0 * (group.rank() + 1));
+  });
+}
+
+TEST_P(Collectives, WindowsOnSomeRanksOnlyGiveTheSameResult) {
+  on_ranks([](const Group& group) {
+    for (int64_t elements : kElements) {
+      Window one = group.allocate(elements, at::kFloat), other = group.allocate(elements, at::kFloat);
+      at::Tensor plain = at::zeros({elements}, at::kFloat);
+      at::Tensor tensor = group.rank() % 3 == 0 ? one.mine : group.rank() % 3 == 1 ? plain : other.mine;
+      tensor.copy_(values(group.rank(), elements, at::kFloat));
+      group.all_reduce(tensor, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(tensor, sum_of(values_of_all(group.size(), elements, at::kFloat))));
+    }
+  });
+}
+
+TEST_P(Collectives, SixtyFourMebibytesPassThrough) {
+  // Two ranks only: eight times 64 MiB would test the machine's memory, and not the code.
+  if (GetParam().ranks > 2) return;
+  on_ranks([](const Group& group) {
+    constexpr int64_t elements = 16 << 20;
+    auto numbers = [](int rank) { return at::arange(elements, at::kFloat).mul_(0.37f * static_cast<float>(rank + 1)); };
+    std::vector<at::Tensor> all;
+    for (int rank = 0; rank < group.size(); ++rank) all.push_back(numbers(rank));
+    at::Tensor sum = sum_of(all);
+    for (bool in_window : {false, true}) {
+      at::Tensor tensor = memory(group, in_window, elements, at::kFloat);
+      int64_t slice = elements / group.size();
+      tensor.copy_(all[static_cast<size_t>(group.rank())]);
+      at::Tensor shard = at::empty({slice}, at::kFloat), gathered = at::empty({elements}, at::kFloat);
+      group.reduce_scatter(tensor, shard, {.name = "x"}).wait();
+      group.all_gather(shard, gathered, {.name = "x"}).wait();
+      group.all_reduce(tensor, {.name = "x"}).wait();
+      EXPECT_TRUE(same_bits(tensor, sum));
+      EXPECT_TRUE(same_bits(gathered, sum));
+    }
+  });
+}
+
+}  // namespace
+
+}  // namespace echelon::testing

@@ -1,0 +1,56 @@
+// Values that differ on every rank, and what their sums must be, computed without the code under test.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+namespace echelon::testing {
+
+/// Elements `begin` and following of a tensor of rank `rank`; sums over ranks depend on the order of summation.
+inline at::Tensor values(int rank, int64_t elements, at::ScalarType dtype, int salt = 0, int64_t begin = 0) {
+  // Drawn once: the suites compare many millions of elements.
+  static const at::Tensor table = at::arange(1 << 21, at::kDouble).mul_(12.9898).sin_().mul_(43758.5453);
+  at::Tensor x = table.narrow(0, 1009 * rank + 10'007 * salt + begin, elements);
+  if (!at::isFloatingType(dtype)) return x.mul(1e6).to(at::kLong).to(dtype);
+  return x.to(dtype, /*non_blocking=*/false, /*copy=*/true);
+}
+
+/// The same elements of all ranks, in rank order.
+inline std::vector<at::Tensor> values_of_all(int ranks, int64_t elements, at::ScalarType dtype, int salt = 0,
+                                             int64_t begin = 0) {
+  std::vector<at::Tensor> all;
+  for (int rank = 0; rank < ranks; ++rank) all.push_back(values(rank, elements, dtype, salt, begin));
+  return all;
+}
+
+inline at::ScalarType wide(at::ScalarType dtype) { return dtype == at::kBFloat16 ? at::kFloat : dtype; }
+
+/// Sum in rank order, in float32 for bfloat16; not yet rounded.
+inline at::Tensor wide_sum(const std::vector<at::Tensor>& all) {
+  at::Tensor sum = all[0].to(wide(all[0].scalar_type()), /*non_blocking=*/false, /*copy=*/true);
+  for (size_t rank = 1; rank < all.size(); ++rank) sum.add_(all[rank].to(sum.scalar_type()));
+  return sum;
+}
+
+inline at::Tensor sum_of(const std::vector<at::Tensor>& all) { return wide_sum(all).to(all[0].scalar_type()); }
+
+/// Bit by bit, and says where not.
+inline ::testing::AssertionResult same_bits(const at::Tensor& got, const at::Tensor& expected) {
+  if (got.sizes() != expected.sizes() || got.scalar_type() != expected.scalar_type()) {
+    return ::testing::AssertionFailure() << got.toString() << " " << got.sizes() << " instead of "
+                                         << expected.toString() << " " << expected.sizes();
+  }
+  at::Tensor a = got.contiguous().view(-1).view(at::kByte), b = expected.contiguous().view(-1).view(at::kByte);
+  if (at::equal(a, b)) return ::testing::AssertionSuccess();
+  int64_t byte = at::argmax(a.ne(b).to(at::kInt)).item<int64_t>();
+  int64_t element = byte / static_cast<int64_t>(got.element_size());
+  return ::testing::AssertionFailure() << "element " << element << " of " << got.numel() << " is "
+                                       << got.reshape(-1)[element].item<double>() << " instead of "
+                                       << expected.reshape(-1)[element].item<double>();
+}
+
+}  // namespace echelon::testing

@@ -1,0 +1,64 @@
+// The backends that the conformance suite runs over.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "comm/session.h"
+#include "tests/test_session.h"
+
+namespace echelon::testing {
+
+/// A backend at a number of ranks.
+struct World {
+  std::string name;
+  int ranks;
+  std::function<void(const std::function<void(const Group&)>&)> run;   ///< runs a function on every rank
+
+  friend std::ostream& operator<<(std::ostream& out, const World& world) { return out << world.name << world.ranks; }
+};
+
+/// Over MPI without shared memory, as between nodes; a second session of the same processes.
+inline const Session& network_session() {
+  static Session session = [] {
+    static char name[] = "test";
+    static char* arguments[] = {name, nullptr};
+    int argc = 1;
+    char** argv = arguments;
+    return Session::join(argc, argv, {.backend = "mpi", .timeout_seconds = 60, .share_memory = false});
+  }();
+  return session;
+}
+
+/// All processes with and without shared memory; on one process also ranks that need no launcher.
+inline std::vector<World> worlds() {
+  int ranks = session().world().size();
+  std::vector<World> worlds{{"mpi", ranks, [](const auto& on_rank) { on_rank(session().world()); }},
+                            {"network", ranks, [](const auto& on_rank) { on_rank(network_session().world()); }}};
+  if (ranks > 1) return worlds;
+  worlds.push_back({"self", 1, [](const auto& on_rank) { on_rank(Session::alone().world()); }});
+  for (int threads : {1, 2, 3, 4, 8}) {
+    worlds.push_back({"thread", threads, [threads](const auto& on_rank) {
+                        run_thread_ranks(threads, on_rank, {.timeout_seconds = 60});
+                      }});
+  }
+  return worlds;
+}
+
+/// A suite that runs on every rank of every world.
+class OnEveryBackend : public ::testing::TestWithParam<World> {
+ protected:
+  void on_ranks(const std::function<void(const Group&)>& on_rank) const { GetParam().run(on_rank); }
+};
+
+#define ECHELON_ON_EVERY_BACKEND(Suite)                                          \
+  INSTANTIATE_TEST_SUITE_P(Worlds, Suite, ::testing::ValuesIn(worlds()),         \
+                           [](const auto& info) { return fmt::format("{}{}", info.param.name, info.param.ranks); })
+
+}  // namespace echelon::testing

@@ -1,0 +1,83 @@
+// Runs many small jobs of the rank program in one process, with ranks as threads: forwards, round trips, generations.
+//
+//     model_driver JOBS.json        [{"do": "forward", "model": DIR, "input": F, "output": F, "dp": 1, "tp": 2, "gradients": true},
+//                                    {"do": "copy", "model": DIR, "out": DIR, "dp": 2, "tp": 1, "max_shard_bytes": 4000},
+//                                    {"do": "generate", "model": DIR, "prompt": [1, 2], "max_new_tokens": 9, "tp": 2}, …]
+//
+// Prints one line of JSON for each job: what it gave, or {"error": sentence}.
+#include <cstdio>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "cluster/base/files.h"
+#include "cluster/base/json.h"
+#include "comm/session.h"
+#include "launch/rank/export.h"
+#include "launch/rank/forward.h"
+#include "launch/rank/generate.h"
+#include "launch/rank/loaded_model.h"
+
+namespace echelon {
+namespace {
+
+Recipe layout_of(const Json& job) {
+  Recipe layout;
+  layout.mutable_mesh()->set_dp(job.value("dp", 1));
+  layout.mutable_mesh()->set_tp(job.value("tp", 1));
+  layout.mutable_sharding()->set_zero(job.value("zero", 3));
+  return layout;
+}
+
+void run_forward_job(const Json& job, const Group& world) {
+  forward({.model = job.at("model"), .input = job.at("input"), .output = job.at("output"),
+           .precision = job.value("bf16", false) ? BF16 : FP32, .gradients = job.value("gradients", false), .layout = layout_of(job)},
+          world);
+}
+
+void run_copy_job(const Json& job, const Group& world) {
+  LoadedModel loaded(open_model(job.at("model")), world, layout_of(job));
+  write_model_folder(job.at("out"), loaded.model, loaded.source.config,
+                     {.max_shard_bytes = job.value("max_shard_bytes", int64_t{5'000'000'000}),
+                      .tokenizer_from = loaded.source.tokenizer_folder});
+}
+
+std::vector<int64_t> run_generate_job(const Json& job, const Group& world) {
+  LoadedModel loaded(open_model(job.at("model")), world, layout_of(job));
+  return generate(loaded.model, loaded.mesh, job.at("prompt"), {.max_new_tokens = job.at("max_new_tokens"),
+                                                                .temperature = job.value("temperature", 0.0),
+                                                                .top_p = job.value("top_p", 1.0),
+                                                                .seed = job.value("seed", int64_t{0})});
+}
+
+Json run(const Json& job) {
+  Json result = Json::object();
+  run_thread_ranks(job.value("dp", 1) * job.value("tp", 1), [&](const Group& world) {
+    std::string what = job.at("do");
+    if (what == "forward") run_forward_job(job, world);
+    if (what == "copy") run_copy_job(job, world);
+    if (what != "generate") return;
+    std::vector<int64_t> ids = run_generate_job(job, world);
+    if (world.rank() == 0) result["ids"] = ids;
+  });
+  return result;
+}
+
+int run_all(const std::string& path) {
+  at::set_num_threads(1);
+  for (const Json& job : parse_json(read_file(path, Error::Kind::input, 1 << 26), path)) {
+    Json result;
+    try {
+      result = run(job);
+    } catch (const std::exception& error) {
+      result["error"] = error.what();
+    }
+    std::printf("%s\n", dump_json(result).c_str());
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace echelon
+
+int main(int argc, char** argv) { return argc == 2 ? echelon::run_all(argv[1]) : 2; }

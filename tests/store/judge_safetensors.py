@@ -1,0 +1,155 @@
+"""Compares what Echelon writes and refuses with the safetensors package and with TensorBoard's own reader.
+
+usage: judge_safetensors.py STORE_FILE_TOOL
+"""
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+
+import numpy
+import safetensors
+import safetensors.numpy
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def tool(program, *arguments, text=None):
+    return subprocess.run([program, *arguments], input=text, capture_output=True, text=True, check=True).stdout
+
+
+def random_tensors(rng):
+    """Tensors of many types and shapes, with awkward names."""
+    types = [numpy.float64, numpy.float32, numpy.float16, numpy.int64, numpy.int32, numpy.int16, numpy.int8, numpy.uint8,
+             numpy.uint16, numpy.uint32, numpy.uint64, numpy.bool_]
+    tensors = {}
+    for _ in range(rng.randint(0, 30)):
+        name = rng.choice(["layers.%d.weight", "ü%d", "a\"%d", "back\\%d", "模型%d", "%d"]) % rng.randint(0, 99)
+        shape = [rng.randint(0, 5) for _ in range(rng.randint(0, 4))]
+        tensors[name] = numpy.array(numpy.random.default_rng(rng.randint(0, 9)).integers(0, 100, shape)).astype(rng.choice(types))
+    return tensors
+
+
+def judge_bytes(program, folder):
+    """Written by the package, read and written again by us: the same bytes."""
+    rng = random.Random(1)
+    for trial in range(60):
+        theirs, ours = os.path.join(folder, "theirs"), os.path.join(folder, "ours")
+        metadata = rng.choice([None, {"format": "pt"}, {"k\"ey": "line\nbreak ü"}])
+        safetensors.numpy.save_file(random_tensors(rng), theirs, metadata=metadata)
+        tool(program, "copy", theirs, ours)
+        with open(theirs, "rb") as a, open(ours, "rb") as b:
+            assert a.read() == b.read(), f"trial {trial}: files differ"
+
+
+def file_of(header, data=b"", length=None):
+    header = header if isinstance(header, bytes) else header.encode()
+    return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+def entry(dtype="U8", shape=(4,), offsets=(0, 4)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def malformed():
+    """Files that both must refuse, by name."""
+    plain = json.dumps({"a": entry()})
+    pair = lambda x, y: json.dumps({"a": entry(offsets=x), "b": entry(offsets=y)})
+    return {
+        "empty": b"", "seven bytes": b"1234567", "length bomb": file_of("{}", length=2**63), "length over limit": file_of("{}", length=10**8 + 1),
+        "header beyond the file": file_of("{}", length=3), "empty header": file_of(""), "not an object": file_of("[]"),
+        "leading space": file_of(" " + plain, bytes(4)), "not UTF-8": file_of(b'{"\xff":{}}'), "not JSON": file_of('{"a":'),
+        "zero byte": file_of(b"{}\0"), "name twice": file_of("{%s,%s}" % (plain[1:-1], plain[1:-1]), bytes(4)),
+        "unknown dtype": file_of(json.dumps({"a": entry("F31")}), bytes(4)),
+        "negative size": file_of(json.dumps({"a": entry(shape=(-4,))}), bytes(4)),
+        "float size": file_of('{"a":{"dtype":"U8","shape":[4.0],"data_offsets":[0,4]}}', bytes(4)),
+        "overflow": file_of(json.dumps({"a": entry(shape=(2**32, 2**32), offsets=(0, 0))})),
+        "wrong offsets": file_of(json.dumps({"a": entry(shape=(5,))}), bytes(4)),
+        "does not begin at zero": file_of(json.dumps({"a": entry(offsets=(4, 8))}), bytes(8)),
+        "gap": file_of(pair((0, 4), (5, 9)), bytes(9)), "overlap": file_of(pair((0, 4), (3, 7)), bytes(7)),
+        "same bytes": file_of(pair((0, 4), (0, 4)), bytes(4)), "tail": file_of(plain, bytes(5)), "truncated": file_of(plain, bytes(3)),
+        "metadata of numbers": file_of('{"__metadata__":{"a":1}}'), "half a byte": file_of(json.dumps({"a": entry("F4", (3,), (0, 2))}), bytes(2)),
+        "missing field": file_of('{"a":{"dtype":"U8","shape":[4]}}', bytes(4)),
+        "dtype twice": file_of('{"a":{"dtype":"U8","dtype":"U8","shape":[4],"data_offsets":[0,4]}}', bytes(4)),
+    }
+
+
+def package_accepts(path):
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            file.keys()
+        return True
+    except Exception:
+        return False
+
+
+def write_all(folder, files):
+    paths = {}
+    for number, (name, content) in enumerate(files.items()):
+        paths[name] = os.path.join(folder, f"hostile{number}")
+        with open(paths[name], "wb") as file:
+            file.write(content)
+    return paths
+
+
+def verdicts(program, paths):
+    lines = tool(program, "check", text="".join(path + "\n" for path in paths)).splitlines()
+    assert len(lines) == len(paths)
+    return [line == "accepted" for line in lines]
+
+
+def judge_malformed(program, folder):
+    paths = write_all(folder, malformed())
+    for (name, path), accepted in zip(paths.items(), verdicts(program, paths.values())):
+        assert not accepted, f"we accept: {name}"
+        assert not package_accepts(path), f"the package accepts: {name}"
+
+
+def judge_mutations(program, folder):
+    """Random damage to good headers: whatever we accept, the package accepts, and reads alike."""
+    rng = random.Random(2)
+    good = file_of(json.dumps({"__metadata__": {"format": "pt"}, "a": entry(), "b": entry("F32", (2, 1), (4, 12))}), bytes(12))
+    files = {}
+    for trial in range(1500):
+        content = bytearray(good)
+        for _ in range(rng.randint(1, 3)):
+            content[rng.randrange(len(good))] = rng.choice(b'0123456789{}[]":, -.eU8F\x00\xff') if rng.random() < 0.8 else rng.randrange(256)
+        files[f"mutation {trial}"] = bytes(content)
+    paths = write_all(folder, files)
+    both = 0
+    for (name, path), accepted in zip(paths.items(), verdicts(program, paths.values())):
+        theirs = package_accepts(path)
+        assert theirs or not accepted, f"{name}: we accept what the package refuses: {files[name]!r}"
+        both += accepted and theirs
+    assert both > 20, "too few mutations were harmless: the comparison says little"
+
+
+def judge_events(program, folder):
+    """TensorBoard reads our scalars, a resumed run replaces the steps it repeats, a torn tail loads."""
+    events = os.path.join(folder, "events")
+    tool(program, "events", events, "1", "10")
+    path = tool(program, "events", events, "8", "12").strip()
+    with open(path, "ab") as file:
+        file.write(b"\x1a\0\0\0\0")
+    accumulator = EventAccumulator(events)
+    accumulator.Reload()
+    assert set(accumulator.Tags()["scalars"]) == {"train/loss", "train/lr"}
+    losses = accumulator.Scalars("train/loss")
+    assert [point.step for point in losses] == list(range(1, 13)), [point.step for point in losses]
+    for point in losses:
+        assert point.value == numpy.float32(1 / point.step)
+
+
+def main():
+    program = sys.argv[1]
+    for judge in [judge_bytes, judge_malformed, judge_mutations, judge_events]:
+        with tempfile.TemporaryDirectory() as folder:
+            judge(program, folder)
+        print(f"{judge.__name__}: agreed")
+
+
+if __name__ == "__main__":
+    main()
