@@ -25,12 +25,13 @@ Unit* unit_of(AutogradContext* context) {
   return reinterpret_cast<Unit*>(context->saved_data["unit"].toInt());
 }
 
-/// Identity; its backward is the last of the Unit.
+/// Identity; its backward is the last of the Unit. Without an input of its own it hands on the anchor.
 struct Enter : torch::autograd::Function<Enter> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& anchor, int64_t unit) {
+  static at::Tensor forward(AutogradContext* context, const std::optional<at::Tensor>& input, const at::Tensor& anchor,
+                            int64_t unit) {
     context->saved_data["unit"] = unit;
-    context->saved_data["has_input"] = input.defined();
-    return input.defined() ? input.view_as(input) : at::zeros({}, anchor.options());
+    context->saved_data["has_input"] = input.has_value();
+    return input ? input->view_as(*input) : at::zeros({}, anchor.options());
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     unit_of(context)->after_backward();
@@ -184,7 +185,7 @@ void Unit::set_memory(void* memory) {
 
 at::Tensor Unit::enter(const at::Tensor& input) {
   gather();
-  return Enter::apply(input, anchor_, reinterpret_cast<int64_t>(this));
+  return Enter::apply(input.defined() ? std::optional(input) : std::nullopt, anchor_, reinterpret_cast<int64_t>(this));
 }
 
 at::Tensor Unit::leave(const at::Tensor& output) {

@@ -16,8 +16,8 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// Scores that must not be looked at, as a mask [1 or B, 1, T, S]; undefined: none.
-at::Tensor forbidden(const AttentionOptions& options, int64_t queries, int64_t keys) {
+/// Scores that must not be looked at, as a mask [1 or B, 1, T, S].
+std::optional<at::Tensor> forbidden(const AttentionOptions& options, int64_t queries, int64_t keys) {
   at::Tensor mask;
   if (options.causal && queries > 1) {
     mask = at::ones({queries, keys}, at::kBool).triu(options.past + 1).view({1, 1, queries, keys});
@@ -26,19 +26,19 @@ at::Tensor forbidden(const AttentionOptions& options, int64_t queries, int64_t k
     at::Tensor padding = options.key_mask.eq(0).view({-1, 1, 1, keys});
     mask = mask.defined() ? mask.logical_or(padding) : padding;
   }
-  return mask;
+  return mask.defined() ? std::optional(mask) : std::nullopt;
 }
 
 struct AttendFunction : torch::autograd::Function<AttendFunction> {
   // q [B, K, G * T, d]: the queries of a key head one after the other, so that its product is one matrix product.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const at::Tensor& mask, const at::Tensor& row_keys, double scale, double rate) {
+                            const std::optional<at::Tensor>& mask, const at::Tensor& row_keys, double scale, double rate) {
     int64_t queries = q.size(2), keys = k.size(2);
     at::Tensor scores = at::matmul(q, k.transpose(2, 3)).mul_(scale);
-    if (mask.defined()) {
+    if (mask) {
       // Finite, so that a row without any permitted key gives an average instead of NaN.
-      at::Tensor grouped = scores.view({q.size(0), -1, mask.size(2), keys});
-      grouped.masked_fill_(mask, scores.scalar_type() == at::kDouble ? -1e300 : -1e30);
+      at::Tensor grouped = scores.view({q.size(0), -1, mask->size(2), keys});
+      grouped.masked_fill_(*mask, scores.scalar_type() == at::kDouble ? -1e300 : -1e30);
     }
     at::Tensor weights = at::softmax(scores, -1);
     context->save_for_backward({q, k, v, weights});

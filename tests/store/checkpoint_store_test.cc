@@ -141,19 +141,19 @@ TEST_F(CheckpointStoreTest, OnlyAStagingFolderCanBeAbandoned) {
 TEST_F(CheckpointStoreTest, AKillAtAnyMomentLosesNoCommittedStep) {
   std::mt19937 random(11);
   int64_t committed = 0;
-  for (int trial = 0; trial < 150; ++trial) {
+  for (int trial = 0; trial < 60; ++trial) {
     int ends[2];
     ASSERT_EQ(::pipe(ends), 0);
     pid_t child = ::fork();
     if (child == 0) save_until_killed(store_, committed + 1, ends[1]);
     ::close(ends[1]);
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 15000));
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 100'000));
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
     for (int64_t step; ::read(ends[0], &step, sizeof step) == sizeof step;) committed = step;
     ::close(ends[0]);
     std::optional<Checkpoint> found = store_.recover();
-    if (committed > 0) ASSERT_TRUE(found);
+    ASSERT_TRUE(found || committed == 0);
     if (!found) continue;
     ASSERT_GE(found->step, committed);
     ASSERT_TRUE(found->passed_over.empty());
@@ -161,7 +161,7 @@ TEST_F(CheckpointStoreTest, AKillAtAnyMomentLosesNoCommittedStep) {
     committed = found->step;
     store_.clean();
   }
-  EXPECT_GT(committed, 10);
+  EXPECT_GT(committed, 5);  // else the kills came before anything was saved, and showed nothing
 }
 
 }  // namespace

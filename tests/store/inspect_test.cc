@@ -50,14 +50,14 @@ class InspectRunTest : public testing::Test {
 TEST_F(InspectRunTest, AWholeRunIsSaidToBeWhole) {
   std::string text = inspect(folder_.path(), true);
   EXPECT_TRUE(says(text, "metrics: 1 lines, last step 100, loss 2.5")) << text;
-  EXPECT_TRUE(says(text, "step-00000100  2.32 KiB  verified")) << text;
+  EXPECT_TRUE(says(text, "step-00000100  2.16 KiB  verified")) << text;
 }
 
 TEST_F(InspectRunTest, AFlippedBitIsFoundByVerifyingOnly) {
   std::string file = "shard-00001-model-00001-of-00002.safetensors";
   flip_bit(join_path(store_.folder(50), file), 8 * 700);
   EXPECT_NO_THROW(inspect(folder_.path(), false));
-  EXPECT_REFUSED(inspect(folder_.path(), true), storage, "tile 0 of " + file + " (bytes 0 to 1184, written by rank 0) is damaged");
+  EXPECT_REFUSED(inspect(folder_.path(), true), storage, "tile 0 of " + file + " (bytes 0 to 1104, written by rank 0) is damaged");
   EXPECT_REFUSED(inspect(store_.folder(50), true), storage, "tile 0 of " + file);
   EXPECT_NO_THROW(inspect(store_.folder(100), true));
 }

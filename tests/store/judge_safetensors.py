@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 
 def tool(program, *arguments, text=None):
-    return subprocess.run([program, *arguments], input=text, capture_output=True, text=True, check=True).stdout
+    return subprocess.run([program, *arguments], input=text, capture_output=True, text=True, errors="replace", check=True).stdout
 
 
 def random_tensors(rng):

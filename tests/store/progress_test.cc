@@ -1,5 +1,6 @@
 #include "runtime/store/progress.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include <gtest/gtest.h>
@@ -37,14 +38,14 @@ TEST(Progress, TheLiveLineSaysAllThatMatters) {
   for (int step = 1196; step <= 1200; ++step) progress.step(numbers(step));
   EXPECT_EQ(progress.live_line(200),
             "step 1200/50000 ▕▏         ▏ 2.4% | loss 2.8417 (ema 2.8417) | gnorm 0.71 | lr 2.9e-4 | 41.2k tok/s (20.6k/rank) "
-            "| data 0.4% | ETA 6h47m");
+            "| data 0.4% | ETA 6h46m");
 }
 
 TEST(Progress, ANarrowTerminalLosesTheLeastImportant) {
   Screen screen;
   Progress progress(50000, screen.options(true));
   for (int step = 1196; step <= 1200; ++step) progress.step(numbers(step));
-  EXPECT_EQ(progress.live_line(80), "step 1200/50000 ▕▏         ▏ 2.4% | loss 2.8417 | 41.2k tok/s | ETA 6h47m");
+  EXPECT_EQ(progress.live_line(80), "step 1200/50000 ▕▏         ▏ 2.4% | loss 2.8417 | 41.2k tok/s | ETA 6h46m");
   EXPECT_EQ(progress.live_line(1), "step 1200/50000 ▕▏         ▏ 2.4% | loss 2.8417");
 }
 

@@ -92,6 +92,13 @@ TEST_F(Equality, EncoderAtEveryZeroStage) {
   }
 }
 
+TEST_F(Equality, LlamaWithGroupedQueries) {
+  expect_equal_in_float64({.recipe = "base/tiny_decoder_clm",
+                           .tp = has_ranks_for(2) ? 2 : 1,
+                           .more = {"model.architecture.family=llama", "model.architecture.kv_heads=2",
+                                    "model.architecture.dropout=0"}});
+}
+
 TEST_F(Equality, TensorParallelAloneAndWithDataParallel) {
   if (!has_ranks_for(2)) return expect_equal_in_float64({.recipe = "base/tiny_decoder_clm", .zero = 1});   // 3 ranks: no tp=2
   for (int zero : {0, 3}) {
