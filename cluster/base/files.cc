@@ -47,7 +47,8 @@ std::string read_file(const std::string& path, Error::Kind kind, int64_t limit_b
   Descriptor file = open_regular(path, kind);
   int64_t size = status_of(file, path, kind).st_size;
   if (size > limit_bytes) {
-    throw Error(kind, path, "file is too large").got(fmt::format("{} bytes", size))
+    throw Error(kind, path, "file is too large")
+        .got(fmt::format("{} bytes", size))
         .expected(fmt::format("at most {}", limit_bytes));
   }
   std::string bytes(size, '\0');
@@ -147,8 +148,11 @@ MappedFile MappedFile::open(const std::string& path, Error::Kind kind) {
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), modified_(other.modified_),
-      path_(std::move(other.path_)), kind_(other.kind_) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      modified_(other.modified_),
+      path_(std::move(other.path_)),
+      kind_(other.kind_) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);

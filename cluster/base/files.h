@@ -18,8 +18,8 @@ namespace echelon {
 /// Errors: of `kind`, when the file is missing, unreadable, not a regular file, larger, or shrinks while it is read.
 std::string read_file(const std::string& path, Error::Kind kind, int64_t limit_bytes);
 
-/// Replaces `path` by `bytes`: a temporary file beside it, fsync, rename, fsync of the folder. Mode 0666 less the umask.
-/// Errors: Error::storage with the system's reason; `path` then still holds what it held.
+/// Replaces `path` by `bytes`: a temporary file beside it, fsync, rename, fsync of the folder. Mode 0666 less the
+/// umask. Errors: Error::storage with the system's reason; `path` then still holds what it held.
 void write_file_atomically(const std::string& path, std::string_view bytes);
 
 /// Makes renames, creations and removals in a folder durable. Errors: Error::storage.
@@ -47,7 +47,8 @@ bool is_bare_name(std::string_view name);
 /// A regular file, mapped for reading. Move-only; an empty file has size 0 and no mapping.
 class MappedFile {
  public:
-  /// Errors: of `kind`, when the file is missing, unreadable, or a folder, pipe or device (none of which is waited for).
+  /// Errors: of `kind`, when the file is missing, unreadable, or a folder, pipe or device (none of which is waited
+  /// for).
   static MappedFile open(const std::string& path, Error::Kind kind);
 
   MappedFile() = default;

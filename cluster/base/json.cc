@@ -149,8 +149,11 @@ int64_t json_integer(const Json& object, const std::string& key, const std::stri
                      Error::Kind kind) {
   const Json& value = required(object, key, place, kind);
   if (!value.is_number_integer()) throw wrong_type(value, key, place, kind, "an integer");
-  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-    throw Error(kind, member_place(place, key), "out of range").got(shown(value)).expected(fmt::format("{} to {}", min, max));
+  if (value.is_number_unsigned() &&
+      value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    throw Error(kind, member_place(place, key), "out of range")
+        .got(shown(value))
+        .expected(fmt::format("{} to {}", min, max));
   }
   check_range<int64_t>(value.get<int64_t>(), min, max, key, place, kind);
   return value.get<int64_t>();

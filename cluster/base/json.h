@@ -14,8 +14,8 @@ namespace echelon {
 /// Keeps the order of keys.
 using Json = nlohmann::ordered_json;
 
-/// Parses one JSON value. Strict: UTF-8, no key twice in an object, no deeper than `max_depth`, nothing after the value.
-/// `place` (a file's name) stands in errors. Errors: of `kind`, with the position of the first mistake.
+/// Parses one JSON value. Strict: UTF-8, no key twice in an object, no deeper than `max_depth`, nothing after the
+/// value. `place` (a file's name) stands in errors. Errors: of `kind`, with the position of the first mistake.
 Json parse_json(std::string_view text, const std::string& place, Error::Kind kind = Error::Kind::input,
                 int max_depth = 64);
 
@@ -31,13 +31,14 @@ void parse_json_events(std::string_view text, Handler& handler) {
 }
 
 struct JsonStyle {
-  int indent = -1;                  ///< spaces per level; -1: everything on one line, no spaces
+  int indent = -1;  ///< spaces per level; -1: everything on one line, no spaces
   bool sort_keys = false;
   bool seventeen_digits = false;    ///< floats as %.17g instead of the shortest text that reads back the same
   bool non_finite_as_null = false;  ///< otherwise NaN and infinity are an internal error: JSON has neither
 };
 
-/// Writes `value`. A float stays a float: 0.0, 10000.0, 1e-05 (as Python writes them). Text that is not UTF-8 is refused.
+/// Writes `value`. A float stays a float: 0.0, 10000.0, 1e-05 (as Python writes them). Text that is not UTF-8 is
+/// refused.
 std::string dump_json(const Json& value, const JsonStyle& style);
 std::string dump_json(const Json& value, int indent = -1);
 

@@ -19,7 +19,7 @@ void log_line(LogLevel level, const char* file, int line, const std::string& tex
   ::echelon::log_line(::echelon::LogLevel::level, __FILE__, __LINE__, ::fmt::format(__VA_ARGS__))
 
 /// An internal check: false is a bug in Echelon.
-#define EC_CHECK(condition, ...)                                                                              \
-  do {                                                                                                        \
-    if (!(condition)) throw ::echelon::Error::internal(#condition, ::fmt::format(__VA_ARGS__));              \
+#define EC_CHECK(condition, ...)                                                                \
+  do {                                                                                          \
+    if (!(condition)) throw ::echelon::Error::internal(#condition, ::fmt::format(__VA_ARGS__)); \
   } while (false)

@@ -53,8 +53,9 @@ SafetensorsFile SafetensorsFile::open(MappedFile mapped, Error::Kind kind) {
 }
 
 const TensorEntry* SafetensorsFile::find(std::string_view name) const {
-  auto found = std::lower_bound(by_name_.begin(), by_name_.end(), name,
-                                [&](uint32_t index, std::string_view wanted) { return entries()[index].name < wanted; });
+  auto found = std::lower_bound(by_name_.begin(), by_name_.end(), name, [&](uint32_t index, std::string_view wanted) {
+    return entries()[index].name < wanted;
+  });
   return found != by_name_.end() && entries()[*found].name == name ? &entries()[*found] : nullptr;
 }
 
@@ -67,8 +68,9 @@ const TensorEntry& SafetensorsFile::at(std::string_view name) const {
 
 const std::byte* SafetensorsFile::data(const TensorEntry& entry) const {
   if (!dtype_is_loadable(entry.dtype)) {
-    throw Error(kind_, file_.path(), fmt::format("tensor \"{}\" has dtype {}, which Echelon does not load", entry.name,
-                                                 dtype_name(entry.dtype)));
+    throw Error(
+        kind_, file_.path(),
+        fmt::format("tensor \"{}\" has dtype {}, which Echelon does not load", entry.name, dtype_name(entry.dtype)));
   }
   return file_.data() + data_offset() + entry.begin;
 }

@@ -18,8 +18,28 @@ namespace echelon {
 
 /// In the format's own order, by which a writer aligns: tensors are stored from the last to the first.
 enum class DType {
-  BOOL, F4, F6_E2M3, F6_E3M2, U8, I8, F8_E5M2, F8_E4M3, F8_E8M0, F8_E4M3FNUZ, F8_E5M2FNUZ,
-  I16, U16, F16, BF16, I32, U32, F32, C64, F64, I64, U64,
+  BOOL,
+  F4,
+  F6_E2M3,
+  F6_E3M2,
+  U8,
+  I8,
+  F8_E5M2,
+  F8_E4M3,
+  F8_E8M0,
+  F8_E4M3FNUZ,
+  F8_E5M2FNUZ,
+  I16,
+  U16,
+  F16,
+  BF16,
+  I32,
+  U32,
+  F32,
+  C64,
+  F64,
+  I64,
+  U64,
 };
 
 /// "F32".
@@ -51,8 +71,8 @@ struct SafetensorsHeader {
   uint64_t data_offset = 0;          ///< where the tensors' bytes begin in the file
 };
 
-/// Reads and checks the header of a whole file. Nothing it says is believed before it is checked, nothing is allocated in
-/// proportion to anything but the header itself. Errors: of `kind`, one message for each kind of damage.
+/// Reads and checks the header of a whole file. Nothing it says is believed before it is checked, nothing is allocated
+/// in proportion to anything but the header itself. Errors: of `kind`, one message for each kind of damage.
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& place,
                                     Error::Kind kind = Error::Kind::input);
 
@@ -119,8 +139,7 @@ struct SafetensorsIndex {
   int64_t total_parameters = 0;
 
   static SafetensorsIndex read(const std::string& path, Error::Kind kind = Error::Kind::input);
-  static SafetensorsIndex parse(std::string_view text, const std::string& place,
-                                Error::Kind kind = Error::Kind::input);
+  static SafetensorsIndex parse(std::string_view text, const std::string& place, Error::Kind kind = Error::Kind::input);
   void write(const std::string& path) const;
 };
 

@@ -15,12 +15,12 @@ struct Fact {
 };
 
 constexpr std::array<Fact, 22> facts = {{
-    {"BOOL", 8, true},         {"F4", 4, false},          {"F6_E2M3", 6, false}, {"F6_E3M2", 6, false},
-    {"U8", 8, true},           {"I8", 8, true},           {"F8_E5M2", 8, true},  {"F8_E4M3", 8, true},
-    {"F8_E8M0", 8, false},     {"F8_E4M3FNUZ", 8, false}, {"F8_E5M2FNUZ", 8, false},
-    {"I16", 16, true},         {"U16", 16, true},         {"F16", 16, true},     {"BF16", 16, true},
-    {"I32", 32, true},         {"U32", 32, true},         {"F32", 32, true},     {"C64", 64, false},
-    {"F64", 64, true},         {"I64", 64, true},         {"U64", 64, true},
+    {"BOOL", 8, true},     {"F4", 4, false},          {"F6_E2M3", 6, false},     {"F6_E3M2", 6, false},
+    {"U8", 8, true},       {"I8", 8, true},           {"F8_E5M2", 8, true},      {"F8_E4M3", 8, true},
+    {"F8_E8M0", 8, false}, {"F8_E4M3FNUZ", 8, false}, {"F8_E5M2FNUZ", 8, false}, {"I16", 16, true},
+    {"U16", 16, true},     {"F16", 16, true},         {"BF16", 16, true},        {"I32", 32, true},
+    {"U32", 32, true},     {"F32", 32, true},         {"C64", 64, false},        {"F64", 64, true},
+    {"I64", 64, true},     {"U64", 64, true},
 }};
 
 }  // namespace
@@ -50,8 +50,8 @@ uint64_t tensor_bytes(DType dtype, const std::vector<int64_t>& shape) {
     throw Error::internal("", fmt::format("shape [{}] of {} overflows", fmt::join(shape, ", "), dtype_name(dtype)));
   }
   if (bits % 8 != 0) {
-    throw Error::internal("", fmt::format("shape [{}] of {} does not fill whole bytes", fmt::join(shape, ", "),
-                                          dtype_name(dtype)));
+    throw Error::internal(
+        "", fmt::format("shape [{}] of {} does not fill whole bytes", fmt::join(shape, ", "), dtype_name(dtype)));
   }
   return bits / 8;
 }

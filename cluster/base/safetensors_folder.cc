@@ -1,9 +1,9 @@
 // Sharded model folders: the index, the plan of shards, all shards seen as one.
 #include <algorithm>
 #include <cstdlib>
-#include <utility>
 #include <filesystem>
 #include <set>
+#include <utility>
 
 #include "cluster/base/json.h"
 #include "cluster/base/safetensors.h"
@@ -19,7 +19,8 @@ constexpr char single_name[] = "model.safetensors", index_name[] = "model.safete
 void check_shard_name(const std::string& name, const std::string& tensor, const std::string& place, Error::Kind kind) {
   if (is_bare_name(name) && name.ends_with(".safetensors")) return;
   throw Error(kind, place, fmt::format("INDEX_PATH: shard of \"{}\" is not a bare file name", tensor))
-      .got(fmt::format("\"{}\"", name.substr(0, 200))).expected("a .safetensors file of the same folder");
+      .got(fmt::format("\"{}\"", name.substr(0, 200)))
+      .expected("a .safetensors file of the same folder");
 }
 
 std::string real_path(const std::string& path, Error::Kind kind) {
@@ -28,8 +29,9 @@ std::string real_path(const std::string& path, Error::Kind kind) {
   return resolved.get();
 }
 
-/// The file behind a name of the folder. A link out of the folder is refused: whoever made the folder would choose which
-/// file of the reader's is opened. The hub's cache is the exception: `snapshots/<revision>/` links to `blobs/` beside it.
+/// The file behind a name of the folder. A link out of the folder is refused: whoever made the folder would choose
+/// which file of the reader's is opened. The hub's cache is the exception: `snapshots/<revision>/` links to `blobs/`
+/// beside it.
 std::string file_inside(const std::string& folder, const std::string& name, Error::Kind kind) {
   std::string inside = real_path(folder, kind), path = real_path(join_path(folder, name), kind);
   std::string home = folder_of(path);
@@ -77,8 +79,10 @@ void compare_with_index(const SafetensorsIndex& index, const std::vector<std::st
     }
   }
   if (missing.empty() && unexpected.empty()) return;
-  throw Error(kind, place, fmt::format("INDEX: index and shards differ; in the index but not in its shard: {}; in a shard "
-                                       "but not there by the index: {}", shortened(missing), shortened(unexpected)));
+  throw Error(kind, place,
+              fmt::format("INDEX: index and shards differ; in the index but not in its shard: {}; in a shard "
+                          "but not there by the index: {}",
+                          shortened(missing), shortened(unexpected)));
 }
 
 }  // namespace
@@ -91,17 +95,20 @@ SafetensorsIndex SafetensorsIndex::parse(std::string_view text, const std::strin
   SafetensorsIndex index;
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : json["weight_map"].get_ref<const Json::object_t&>()) {
-    if (!shard.is_string()) throw Error(kind, place, fmt::format("INDEX: shard of \"{}\" is not a string", tensor.substr(0, 200)));
+    if (!shard.is_string())
+      throw Error(kind, place, fmt::format("INDEX: shard of \"{}\" is not a string", tensor.substr(0, 200)));
     check_shard_name(shard.get_ref<const std::string&>(), tensor.substr(0, 200), place, kind);
     shards.insert(shard.get<std::string>());
     index.weight_map.emplace(tensor, shard.get<std::string>());
     if (shards.size() > most_shards) throw Error(kind, place, fmt::format("INDEX: more than {} shards", most_shards));
-    if (index.weight_map.size() > most_tensors) throw Error(kind, place, fmt::format("INDEX: more than {} tensors", most_tensors));
+    if (index.weight_map.size() > most_tensors)
+      throw Error(kind, place, fmt::format("INDEX: more than {} tensors", most_tensors));
   }
   if (index.weight_map.empty()) throw Error(kind, place, "INDEX: weight_map is empty");
   if (json.contains("metadata") && json["metadata"].is_object()) {
     const Json& metadata = json["metadata"];
-    for (auto [key, value] : {std::pair("total_size", &index.total_size), {"total_parameters", &index.total_parameters}}) {
+    for (auto [key, value] :
+         {std::pair("total_size", &index.total_size), {"total_parameters", &index.total_parameters}}) {
       if (metadata.contains(key) && metadata[key].is_number_integer()) *value = metadata[key].get<int64_t>();
     }
   }

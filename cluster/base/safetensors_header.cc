@@ -122,7 +122,8 @@ class HeaderReader {
 
   void set_field(const std::string& key) {
     field_ = key == "dtype" ? dtype : key == "shape" ? shape : key == "data_offsets" ? offsets : none;
-    if (field_ == none) throw damaged(fmt::format("tensor \"{}\" has an unknown field \"{}\"", shown_name(), key.substr(0, 200)));
+    if (field_ == none)
+      throw damaged(fmt::format("tensor \"{}\" has an unknown field \"{}\"", shown_name(), key.substr(0, 200)));
     if (seen_ & field_) throw damaged(fmt::format("tensor \"{}\" has {} twice", shown_name(), key));
     seen_ |= field_;
   }
@@ -166,11 +167,15 @@ class HeaderReader {
 
   std::string_view expected_here() const {
     switch (level_) {
-      case Level::metadata: return "a string";
-      case Level::tensor: return field_ == dtype ? "a string" : "an array";
+      case Level::metadata:
+        return "a string";
+      case Level::tensor:
+        return field_ == dtype ? "a string" : "an array";
       case Level::shape:
-      case Level::offsets: return "an integer that is not negative";
-      default: return "an object";
+      case Level::offsets:
+        return "an integer that is not negative";
+      default:
+        return "an object";
     }
   }
 
@@ -190,10 +195,14 @@ std::string_view header_text(std::span<const std::byte> file, const HeaderReader
   if (file.size() < sizeof length) throw reader.damaged("file is shorter than 8 bytes").got(file.size());
   std::memcpy(&length, file.data(), sizeof length);
   if (length > safetensors_header_limit) {
-    throw reader.damaged("header length is beyond the limit").got(length).expected(fmt::format("at most {}", safetensors_header_limit));
+    throw reader.damaged("header length is beyond the limit")
+        .got(length)
+        .expected(fmt::format("at most {}", safetensors_header_limit));
   }
   if (length > file.size() - sizeof length) {
-    throw reader.damaged("header is longer than the file").got(length).expected(fmt::format("at most {}", file.size() - sizeof length));
+    throw reader.damaged("header is longer than the file")
+        .got(length)
+        .expected(fmt::format("at most {}", file.size() - sizeof length));
   }
   std::string_view text(reinterpret_cast<const char*>(file.data()) + sizeof length, length);
   if (text.empty() || text[0] != '{') throw reader.damaged("header does not begin with {");
@@ -231,12 +240,13 @@ void check_tiling(const std::vector<TensorEntry>& entries, uint64_t buffer, cons
   for (const TensorEntry& entry : entries) {
     if (entry.end > buffer) {
       throw reader.damaged(fmt::format("tensor \"{}\" ends beyond the file", entry.name))
-          .got(fmt::format("end {}", entry.end)).expected(fmt::format("at most {}: the file may be truncated", buffer));
+          .got(fmt::format("end {}", entry.end))
+          .expected(fmt::format("at most {}: the file may be truncated", buffer));
     }
     if (entry.begin < at) throw reader.damaged(fmt::format("tensor \"{}\" overlaps the one before it", entry.name));
     if (entry.begin > at) {
-      throw reader.damaged(fmt::format("{} before tensor \"{}\"", at == 0 ? "first tensor does not begin at 0: unused bytes"
-                                                                            : "gap", entry.name));
+      throw reader.damaged(fmt::format("{} before tensor \"{}\"",
+                                       at == 0 ? "first tensor does not begin at 0: unused bytes" : "gap", entry.name));
     }
     at = entry.end;
   }
@@ -283,7 +293,8 @@ std::string encode_header(const std::vector<TensorEntry>& entries, const std::ma
   }
   text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  if (text.size() > safetensors_header_limit) throw Error::internal("safetensors header", "beyond its limit").got(text.size());
+  if (text.size() > safetensors_header_limit)
+    throw Error::internal("safetensors header", "beyond its limit").got(text.size());
   uint64_t length = text.size();
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
 }

@@ -30,8 +30,11 @@ void allocate_extents(const Descriptor& file, uint64_t size, const std::string& 
 
 SafetensorsWriter::SafetensorsWriter(std::string path, std::vector<TensorEntry> tensors,
                                      std::map<std::string, std::string> metadata, Error::Kind kind)
-    : path_(std::move(path)), temporary_(fmt::format("{}.{}.tmp", path_, random_name())), kind_(kind),
-      entries_(std::move(tensors)), state_(std::make_unique<State>()) {
+    : path_(std::move(path)),
+      temporary_(fmt::format("{}.{}.tmp", path_, random_name())),
+      kind_(kind),
+      entries_(std::move(tensors)),
+      state_(std::make_unique<State>()) {
   data_bytes_ = arrange_entries(entries_);
   for (const TensorEntry& entry : entries_) {
     bool is_new = state_->index.emplace(entry.name, state_->index.size()).second;
@@ -60,7 +63,8 @@ void SafetensorsWriter::write(const std::string& name, const void* bytes, size_t
   const TensorEntry& entry = entries_[found->second];
   if (offset_in_tensor > entry.size() || size > entry.size() - offset_in_tensor) {
     throw Error::internal(path_, fmt::format("tensor \"{}\": a write beyond its end", name))
-        .got(fmt::format("{} bytes at {}", size, offset_in_tensor)).expected(fmt::format("at most {}", entry.size()));
+        .got(fmt::format("{} bytes at {}", size, offset_in_tensor))
+        .expected(fmt::format("at most {}", entry.size()));
   }
   write_at(file_, bytes, size, data_offset_ + entry.begin + offset_in_tensor, path_, kind_);
   state_->written[found->second] += size;
@@ -70,7 +74,8 @@ void SafetensorsWriter::finish() {
   for (size_t i = 0; i < entries_.size(); ++i) {
     if (state_->written[i] == entries_[i].size()) continue;
     throw Error::internal(path_, fmt::format("tensor \"{}\" is not written whole", entries_[i].name))
-        .got(state_->written[i].load()).expected(entries_[i].size());
+        .got(state_->written[i].load())
+        .expected(entries_[i].size());
   }
   sync_file(file_, path_);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) throw system_error(kind_, path_, "rename into place");
@@ -78,8 +83,6 @@ void SafetensorsWriter::finish() {
   fsync_folder(folder_of(path_));
 }
 
-std::vector<std::string> SafetensorsWriter::tiles() const {
-  return hash_tiles(MappedFile::open(path_, kind_).bytes());
-}
+std::vector<std::string> SafetensorsWriter::tiles() const { return hash_tiles(MappedFile::open(path_, kind_).bytes()); }
 
 }  // namespace echelon

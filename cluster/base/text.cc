@@ -60,14 +60,17 @@ std::vector<std::string> nearest(std::string_view word, const std::vector<std::s
 
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates) {
   std::string text;
-  for (const std::string& name : nearest(word, candidates)) text += fmt::format("{}\"{}\"", text.empty() ? "" : " or ", name);
+  for (const std::string& name : nearest(word, candidates))
+    text += fmt::format("{}\"{}\"", text.empty() ? "" : " or ", name);
   return text.empty() ? "" : "did you mean " + text + "?";
 }
 
 std::string human_bytes(int64_t bytes) {
-  static constexpr Unit units[] = {{1ull << 50, "PiB"}, {1ull << 40, "TiB"}, {1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}};
+  static constexpr Unit units[] = {
+      {1ull << 50, "PiB"}, {1ull << 40, "TiB"}, {1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}};
   for (const Unit& unit : units) {
-    if (std::abs(static_cast<double>(bytes)) >= unit.size) return fmt::format("{} {}", three_digits(bytes / unit.size), unit.name);
+    if (std::abs(static_cast<double>(bytes)) >= unit.size)
+      return fmt::format("{} {}", three_digits(bytes / unit.size), unit.name);
   }
   return fmt::format("{} B", bytes);
 }

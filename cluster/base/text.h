@@ -9,8 +9,8 @@
 
 namespace echelon {
 
-/// The candidates that `word` may have been meant to be, nearest first (edit distance, a swap of neighbours counts one);
-/// those too far away are left out.
+/// The candidates that `word` may have been meant to be, nearest first (edit distance, a swap of neighbours counts
+/// one); those too far away are left out.
 std::vector<std::string> nearest(std::string_view word, const std::vector<std::string>& candidates, size_t count = 2);
 
 /// `did you mean "x" or "y"?`, or "" when nothing is near.

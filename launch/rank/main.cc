@@ -3,6 +3,8 @@
 #include <functional>
 #include <map>
 
+#include <c10/util/Exception.h>
+
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
 #include "comm/session.h"
@@ -52,6 +54,8 @@ int rank_main(int argc, char** argv) {
     fail(session, status, error);
   } catch (const std::bad_alloc&) {
     fail(session, status, Error::memory("", "an allocation failed").remedy("use more ranks, or a smaller batch.micro"));
+  } catch (const c10::Error& error) {
+    fail(session, status, Error::internal("", error.what_without_backtrace()));
   } catch (const std::exception& error) {
     fail(session, status, Error::internal("", error.what()));
   }

@@ -25,7 +25,7 @@ Json completed_config(Json config, const Architecture& architecture) {
 }
 
 std::string config_text(Json config, at::ScalarType dtype) {
-  config["dtype"] = config["torch_dtype"] = dtype_text(dtype);
+  for (const char* key : {"dtype", "torch_dtype"}) config[key] = dtype_text(dtype);
   return text_of(config);
 }
 

@@ -87,17 +87,14 @@ Json write(const ModelShape& shape) {
 }
 
 void finish(Json& config, const Architecture& a) {
-  Json& rope = config["rope_parameters"];
-  if (rope.is_null()) rope = Json::object();
-  rope["rope_theta"] = a.rope_theta;
-  rope["rope_type"] = a.rope_linear_factor == 1 ? "default" : "linear";
+  bool linear = a.rope_linear_factor != 1;
+  Json rope = {{"rope_theta", a.rope_theta}, {"rope_type", linear ? "linear" : "default"}};
+  if (linear) rope["factor"] = a.rope_linear_factor;
+  config["rope_parameters"] = rope;
   config["rope_theta"] = a.rope_theta;
-  if (a.rope_linear_factor == 1) {
-    config["rope_scaling"] = nullptr;
-  } else {
-    rope["factor"] = a.rope_linear_factor;
-    config["rope_scaling"] = {{"type", "linear"}, {"rope_type", "linear"}, {"factor", a.rope_linear_factor}};
-  }
+  rope.erase("rope_theta");
+  rope["type"] = "linear";
+  config["rope_scaling"] = linear ? rope : Json(nullptr);
 }
 
 bool is_ignored(std::string_view name) { return name.ends_with(".inv_freq"); }

@@ -17,8 +17,8 @@ class NextToken : public Objective {
   Batch prepare(const Examples& examples, const Seed&) const override {
     int64_t length = examples.tokens.size(1) - 1;
     Batch batch{.samples = examples.samples};
-    batch.tensors["input_ids"] = examples.tokens.narrow(1, 0, length).contiguous();
-    batch.tensors["labels"] = examples.tokens.narrow(1, 1, length).contiguous();
+    batch.tensors["input_ids"] = examples.tokens.narrow(1, 0, length).clone(at::MemoryFormat::Contiguous);
+    batch.tensors["labels"] = examples.tokens.narrow(1, 1, length).clone(at::MemoryFormat::Contiguous);
     batch.targets = batch.at("labels").numel();
     return batch;
   }

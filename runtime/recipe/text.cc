@@ -73,14 +73,15 @@ class FirstError : public pb::io::ErrorCollector {
 
   // The parser reports an unknown word when it has read past it; people look for the word.
   int start_of_word(int line, int column, const std::string& message) const {
-    size_t close = message.rfind('"'), open = close == std::string::npos ? close : message.rfind('"', close - 1);
-    if (line < 0 || open == std::string::npos || message.starts_with("Expected")) return column;
-    std::string word = message.substr(open + 1, close - open - 1);
+    static const std::regex unknown(R"re((?:Message type .* named|Could not find type|Unknown enumeration value of) "([^"]+)".*)re");
+    std::smatch match;
+    if (line < 0 || !std::regex_match(message, match, unknown)) return column;
+    std::string word = match[1];
     std::istringstream lines(text_);
     std::string text;
     for (int i = 0; i <= line; ++i) std::getline(lines, text);
     bool plain = text.find('\t') == std::string::npos && static_cast<size_t>(column) <= text.size();
-    size_t found = plain && !word.empty() ? text.substr(0, column).rfind(word) : std::string::npos;
+    size_t found = plain ? text.substr(0, column).rfind(word) : std::string::npos;
     return found == std::string::npos ? column : static_cast<int>(found);
   }
 

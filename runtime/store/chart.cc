@@ -54,12 +54,15 @@ std::string grid(const Axes& axes) {
   double step = tick_step(axes.y_max - axes.y_min, 5);
   for (double value = std::ceil(axes.y_min / step) * step; value <= axes.y_max; value += step) {
     double y = axes.y(value);
-    svg += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left, width - right, y, y);
-    svg += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", left - 7, y + 3.5, tick_text(value, step));
+    svg += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left, width - right, y,
+                       y);
+    svg += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", left - 7, y + 3.5,
+                       tick_text(value, step));
   }
   step = std::max(1.0, tick_step(axes.x_max - axes.x_min, 7));
   for (double value = std::ceil(axes.x_min / step) * step; value <= axes.x_max; value += step) {
-    svg += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>", axes.x(value), height - 8, tick_text(value, step));
+    svg += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>", axes.x(value),
+                       height - 8, tick_text(value, step));
   }
   return svg;
 }
@@ -79,10 +82,23 @@ std::string draw_dots(const Points& points, const Axes& axes, size_t colour, con
   std::string svg;
   for (const auto& [x, y] : points) {
     if (!std::isfinite(y)) continue;
-    svg += fmt::format("<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\"><title>{} {:.5g} at step {:.0f}</title></circle>",
-                       colour, axes.x(x), axes.y(y), html_text(name), y, x);
+    svg += fmt::format(
+        "<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\"><title>{} {:.5g} at step "
+        "{:.0f}</title></circle>",
+        colour, axes.x(x), axes.y(y), html_text(name), y, x);
   }
   return svg;
+}
+
+std::string draw_series(const Series& series, const Axes& axes, size_t colour) {
+  std::string svg;
+  if (series.look != Series::Look::dots) {
+    svg = fmt::format("<path class=\"curve{} c{}\" d=\"{}\"/>", series.look == Series::Look::faint ? " faint" : "",
+                      colour, line_path(series.points, axes));
+  }
+  // One point alone draws no line.
+  bool has_dots = series.look == Series::Look::dots || series.points.size() == 1;
+  return has_dots ? svg + draw_dots(series.points, axes, colour, series.name) : svg;
 }
 
 std::string draw_lines(const Chart& chart) {
@@ -94,17 +110,12 @@ std::string draw_lines(const Chart& chart) {
   }
   if (!std::isfinite(axes.x_min)) return "";
   axes.pad(chart.from_zero);
-  std::string svg = grid(axes);
+  std::string faint, clear;
   for (size_t i = 0; i < chart.series.size(); ++i) {
-    const Series& series = chart.series[i];
-    if (series.look != Series::Look::dots) {
-      svg += fmt::format("<path class=\"{} c{}\" d=\"{}\"/>", series.look == Series::Look::faint ? "curve faint" : "curve", i,
-                         line_path(series.points, axes));
-    }
-    // One point alone draws no line.
-    if (series.look == Series::Look::dots || series.points.size() == 1) svg += draw_dots(series.points, axes, i, series.name);
+    bool is_faint = chart.series[i].look == Series::Look::faint;
+    (is_faint ? faint : clear) += draw_series(chart.series[i], axes, i);
   }
-  return svg;
+  return grid(axes) + faint + clear;
 }
 
 std::string area_path(const Points& lower, const Points& upper, const Axes& axes) {
@@ -141,8 +152,8 @@ std::string legend(const Chart& chart) {
   if (chart.series.size() < 2) return "";
   std::string html = "<div class=\"legend\">";
   for (size_t i = 0; i < chart.series.size(); ++i) {
-    html += fmt::format("<span><i class=\"c{}{}\"></i>{}</span>", i, chart.series[i].look == Series::Look::faint ? " faint" : "",
-                        html_text(chart.series[i].name));
+    html += fmt::format("<span><i class=\"c{}{}\"></i>{}</span>", i,
+                        chart.series[i].look == Series::Look::faint ? " faint" : "", html_text(chart.series[i].name));
   }
   return html + "</div>";
 }
@@ -153,12 +164,23 @@ std::string html_text(const std::string& text) {
   std::string out;
   for (char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -170,7 +192,8 @@ Points thin_out(const Points& points, size_t most) {
   Points thin;
   for (size_t begin = 0; begin < points.size(); begin += stretch) {
     auto first = points.begin() + begin, last = points.begin() + std::min(begin + stretch, points.size());
-    auto [low, high] = std::minmax_element(first, last, [](const auto& a, const auto& b) { return a.second < b.second; });
+    auto [low, high] =
+        std::minmax_element(first, last, [](const auto& a, const auto& b) { return a.second < b.second; });
     thin.push_back(std::min(low, high)[0]);
     if (low != high) thin.push_back(std::max(low, high)[0]);
   }
@@ -195,8 +218,11 @@ std::string draw_chart(const Chart& chart) {
   std::string curves = chart.stacked ? draw_stack(chart) : draw_lines(chart);
   if (curves.empty()) return "";
   std::string unit = chart.unit.empty() ? "" : fmt::format(" <small>{}</small>", html_text(chart.unit));
-  return fmt::format("<figure{}><figcaption>{}{}</figcaption>{}<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">{}</svg></figure>\n",
-                     chart.wide ? " class=\"wide\"" : "", html_text(chart.title), unit, legend(chart), width, height, html_text(chart.title), curves);
+  return fmt::format(
+      "<figure{}><figcaption>{}{}</figcaption>{}<svg viewBox=\"0 0 {} {}\" role=\"img\" "
+      "aria-label=\"{}\">{}</svg></figure>\n",
+      chart.wide ? " class=\"wide\"" : "", html_text(chart.title), unit, legend(chart), width, height,
+      html_text(chart.title), curves);
 }
 
 }  // namespace echelon

@@ -16,11 +16,11 @@ struct Series {
 
 struct Chart {
   std::string title;
-  std::string unit;           ///< of y, shown behind the title
+  std::string unit;  ///< of y, shown behind the title
   std::vector<Series> series;
-  bool stacked = false;       ///< series are parts of a whole, at the same x, drawn on top of each other
-  bool from_zero = false;     ///< y begins at 0
-  bool wide = false;          ///< takes the whole width of the page
+  bool stacked = false;    ///< series are parts of a whole, at the same x, drawn on top of each other
+  bool from_zero = false;  ///< y begins at 0
+  bool wide = false;       ///< takes the whole width of the page
 };
 
 /// A <figure> with title, legend and curves. "" when no series has a finite point.

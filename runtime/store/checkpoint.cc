@@ -14,7 +14,9 @@ namespace {
 
 constexpr int64_t manifest_limit_bytes = int64_t{1} << 30;
 
-Error damaged(const std::string& place, const std::string& what) { return Error::storage(place, "CKPT_INTEGRITY: " + what); }
+Error damaged(const std::string& place, const std::string& what) {
+  return Error::storage(place, "CKPT_INTEGRITY: " + what);
+}
 
 int64_t regular_file_size(const std::string& path) {
   struct stat status;
@@ -52,7 +54,8 @@ Checkpoint open_checkpoint(const std::string& folder) {
   std::string manifest_path = join_path(folder, "manifest.json");
   Checkpoint checkpoint;
   checkpoint.folder = folder;
-  checkpoint.manifest = parse_manifest(read_file(manifest_path, Error::Kind::storage, manifest_limit_bytes), manifest_path);
+  checkpoint.manifest =
+      parse_manifest(read_file(manifest_path, Error::Kind::storage, manifest_limit_bytes), manifest_path);
   checkpoint.step = checkpoint.manifest.step;
   std::optional<int64_t> named = step_of_name(name_of_file(folder));
   if (named && *named != checkpoint.step) {

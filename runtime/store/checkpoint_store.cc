@@ -28,7 +28,8 @@ void check_free_space(const std::string& folder, int64_t bytes) {
   if (::statvfs(folder.c_str(), &status) != 0) throw system_error(Error::Kind::storage, folder, "ask for free space");
   double free_bytes = static_cast<double>(status.f_bavail) * status.f_frsize, wanted = 1.05 * bytes;
   if (free_bytes >= wanted) return;
-  throw Error::storage(folder, "no space left for a checkpoint").got(human_bytes(static_cast<int64_t>(free_bytes)) + " free")
+  throw Error::storage(folder, "no space left for a checkpoint")
+      .got(human_bytes(static_cast<int64_t>(free_bytes)) + " free")
       .expected(human_bytes(static_cast<int64_t>(wanted)));
 }
 
@@ -61,8 +62,10 @@ void compare_with_votes(const std::string& folder, const std::vector<FileRecord>
 }  // namespace
 
 CheckpointStore::CheckpointStore(std::string run_folder)
-    : run_folder_(std::move(run_folder)), checkpoints_(join_path(run_folder_, "checkpoints")),
-      inflight_(join_path(run_folder_, "inflight")), trash_(join_path(run_folder_, "trash")) {}
+    : run_folder_(std::move(run_folder)),
+      checkpoints_(join_path(run_folder_, "checkpoints")),
+      inflight_(join_path(run_folder_, "inflight")),
+      trash_(join_path(run_folder_, "trash")) {}
 
 std::string CheckpointStore::folder(int64_t step) const { return join_path(checkpoints_, step_name(step)); }
 
@@ -77,7 +80,8 @@ std::string CheckpointStore::begin(int64_t step, int64_t bytes) const {
 
 Manifest CheckpointStore::commit(const std::string& staging, int64_t step, std::vector<FileRecord> votes,
                                  const std::string& layout) const {
-  Manifest manifest = seal({.step = step, .layout = layout, .previous_root = previous_root(step), .files = std::move(votes)});
+  Manifest manifest =
+      seal({.step = step, .layout = layout, .previous_root = previous_root(step), .files = std::move(votes)});
   compare_with_votes(staging, manifest.files);
   write_file_atomically(join_path(staging, "manifest.json"), dump_manifest(manifest));
   make_folders(checkpoints_);
@@ -125,9 +129,9 @@ std::optional<Checkpoint> CheckpointStore::recover(std::optional<int64_t> below)
       passed_over.push_back(fmt::format("{}: {}", step_name(*step), error.what()));
     }
   }
-  throw Error::storage(checkpoints_, fmt::format("CKPT_INTEGRITY: none of the checkpoints{} is whole: {}",
-                                                 below ? fmt::format(" below step {}", *below) : "",
-                                                 fmt::join(passed_over, "; ")))
+  throw Error::storage(checkpoints_,
+                       fmt::format("CKPT_INTEGRITY: none of the checkpoints{} is whole: {}",
+                                   below ? fmt::format(" below step {}", *below) : "", fmt::join(passed_over, "; ")))
       .remedy("restore one, or start a new run in another folder");
 }
 

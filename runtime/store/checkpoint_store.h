@@ -69,8 +69,9 @@ class CheckpointStore {
 
   /// A new staging folder. Errors: Error::storage, also when less than `bytes` and 5 % are free.
   std::string begin(int64_t step, int64_t bytes) const;
-  /// Checks that the folder holds what was voted, writes the manifest and renames the folder to its step: that rename is
-  /// the commit. A damaged checkpoint of this step is set aside first. Errors: Error::storage; nothing is then committed.
+  /// Checks that the folder holds what was voted, writes the manifest and renames the folder to its step: that rename
+  /// is the commit. A damaged checkpoint of this step is set aside first. Errors: Error::storage; nothing is then
+  /// committed.
   Manifest commit(const std::string& staging, int64_t step, std::vector<FileRecord> votes,
                   const std::string& layout) const;
   /// Removes a staging folder.

@@ -17,10 +17,12 @@ FileRecord record_from_json(const Json& json, const std::string& place) {
   constexpr Error::Kind kind = Error::Kind::storage;
   FileRecord record;
   record.name = json_string(json, "name", place, kind);
-  if (!is_bare_name(record.name)) throw Error(kind, place, "CKPT_INTEGRITY: a file's name is not a bare name").got(record.name);
+  if (!is_bare_name(record.name))
+    throw Error(kind, place, "CKPT_INTEGRITY: a file's name is not a bare name").got(record.name);
   record.size = json_integer(json, "size", place, 0, int64_t{1} << 60, kind);
   record.writer = json_string(json, "writer", place, kind);
-  if (!json.contains("tiles") || !json["tiles"].is_array()) throw Error(kind, place, "CKPT_INTEGRITY: no tiles of " + record.name);
+  if (!json.contains("tiles") || !json["tiles"].is_array())
+    throw Error(kind, place, "CKPT_INTEGRITY: no tiles of " + record.name);
   for (const Json& tile : json["tiles"]) {
     if (!tile.is_string() || tile.get_ref<const std::string&>().size() != 32) {
       throw Error(kind, place, "CKPT_INTEGRITY: a tile's hash is not one, of " + record.name);
@@ -29,7 +31,8 @@ FileRecord record_from_json(const Json& json, const std::string& place) {
   }
   if (record.tiles.size() != (record.size + tile_bytes - 1) / tile_bytes) {
     throw Error(kind, place, "CKPT_INTEGRITY: count of tiles does not fit the size of " + record.name)
-        .got(record.tiles.size()).expected((record.size + tile_bytes - 1) / tile_bytes);
+        .got(record.tiles.size())
+        .expected((record.size + tile_bytes - 1) / tile_bytes);
   }
   return record;
 }

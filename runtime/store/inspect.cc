@@ -41,12 +41,14 @@ void add_tensors(Inspection& found, std::vector<const TensorEntry*> entries) {
     count += elements(*entry);
   }
   add_line(found, fmt::format("{} tensors, {} elements, {}", entries.size(), human_count(count), human_bytes(bytes)));
-  for (const auto& [dtype, in_dtype] : by_dtype) add_line(found, fmt::format("  {:<8} {} elements", dtype, human_count(in_dtype)));
+  for (const auto& [dtype, in_dtype] : by_dtype)
+    add_line(found, fmt::format("  {:<8} {} elements", dtype, human_count(in_dtype)));
   Json tensors = Json::array();
   for (const TensorEntry* entry : entries) {
     if (tensors.size() < most_listed) {
       std::string note = dtype_is_loadable(entry->dtype) ? "" : "  (Echelon does not load this dtype)";
-      add_line(found, fmt::format("  {}  {} [{}]{}", entry->name, dtype_name(entry->dtype), fmt::join(entry->shape, ", "), note));
+      add_line(found, fmt::format("  {}  {} [{}]{}", entry->name, dtype_name(entry->dtype),
+                                  fmt::join(entry->shape, ", "), note));
     }
     tensors.push_back({{"name", entry->name}, {"dtype", dtype_name(entry->dtype)}, {"shape", entry->shape}});
   }
@@ -96,8 +98,12 @@ Inspection inspect_model(const std::string& path) {
 Inspection inspect_tokens(const std::string& prefix, bool verify) {
   IndexedTokens tokens = IndexedTokens::open(prefix);
   Inspection found;
-  found.json = {{"kind", "tokens"}, {"path", prefix}, {"documents", tokens.documents()}, {"sequences", tokens.sequences()},
-                {"tokens", tokens.tokens()}, {"type", tokens.token_type()}};
+  found.json = {{"kind", "tokens"},
+                {"path", prefix},
+                {"documents", tokens.documents()},
+                {"sequences", tokens.sequences()},
+                {"tokens", tokens.tokens()},
+                {"type", tokens.token_type()}};
   add_line(found, fmt::format("{}: token data, {} documents, {} tokens ({}) of type {}", prefix, tokens.documents(),
                               tokens.tokens(), human_count(tokens.tokens()), tokens.token_type()));
   if (verify && tokens.tokens() > 0) {
@@ -114,8 +120,10 @@ Inspection inspect_checkpoint(const std::string& path, bool verify) {
   Checkpoint checkpoint = open_checkpoint(path);
   const Manifest& manifest = checkpoint.manifest;
   Inspection found;
-  found.json = {{"kind", "checkpoint"}, {"path", path}, {"step", manifest.step}, {"root", manifest.root},
-                {"layout", manifest.layout}, {"bytes", manifest.total_bytes()}, {"verified", verify}};
+  found.json = {{"kind", "checkpoint"},      {"path", path},
+                {"step", manifest.step},     {"root", manifest.root},
+                {"layout", manifest.layout}, {"bytes", manifest.total_bytes()},
+                {"verified", verify}};
   add_line(found, fmt::format("{}: checkpoint of step {}, {} in {} files", path, manifest.step,
                               human_bytes(manifest.total_bytes()), manifest.files.size()));
   add_line(found, fmt::format("  layout {}", manifest.layout));
@@ -125,7 +133,8 @@ Inspection inspect_checkpoint(const std::string& path, bool verify) {
     add_line(found, fmt::format("  {}  {}  {}", record.name, human_bytes(record.size), record.writer));
   }
   for (const std::string& sentence : damage) add_damage(found, "  ", sentence);
-  if (damage.empty()) add_line(found, verify ? "  every byte verified" : "  sizes are right; --verify reads every byte");
+  if (damage.empty())
+    add_line(found, verify ? "  every byte verified" : "  sizes are right; --verify reads every byte");
   found.json["damage"] = damage;
   return found;
 }
@@ -152,7 +161,8 @@ void add_metrics(Inspection& found, const std::string& path) {
   std::vector<Json> lines = read_metrics(path);
   auto last = std::find_if(lines.rbegin(), lines.rend(), [](const Json& line) { return line.contains("loss"); });
   if (last == lines.rend()) return;
-  add_line(found, fmt::format("metrics: {} lines, last step {}, loss {}", lines.size(), dump_json((*last)["step"]), dump_json((*last)["loss"])));
+  add_line(found, fmt::format("metrics: {} lines, last step {}, loss {}", lines.size(), dump_json((*last)["step"]),
+                              dump_json((*last)["loss"])));
   found.json["last"] = *last;
 }
 
@@ -177,7 +187,8 @@ bool has_any(const std::string& folder, std::initializer_list<const char*> names
 Inspection inspect_folder(const std::string& path, bool verify) {
   if (has_any(path, {"manifest.json"})) return inspect_checkpoint(path, verify);
   if (has_any(path, {"checkpoints", "metrics.jsonl", "recipe.textproto"})) return inspect_run(path, verify);
-  if (has_any(path, {"adapter_model.safetensors"})) return inspect_safetensors(join_path(path, "adapter_model.safetensors"));
+  if (has_any(path, {"adapter_model.safetensors"}))
+    return inspect_safetensors(join_path(path, "adapter_model.safetensors"));
   return inspect_model(path);
 }
 

@@ -44,7 +44,8 @@ Manifest seal(Manifest manifest) {
             [](const FileRecord& a, const FileRecord& b) { return a.name < b.name; });
   const std::string* before = nullptr;
   for (const FileRecord& record : manifest.files) {
-    if (!is_bare_name(record.name)) throw Error::storage("manifest", "a file's name is not a bare name").got(record.name);
+    if (!is_bare_name(record.name))
+      throw Error::storage("manifest", "a file's name is not a bare name").got(record.name);
     if (before && *before == record.name) throw Error::storage("manifest", "two writers of " + record.name);
     before = &record.name;
   }
@@ -64,16 +65,19 @@ Manifest parse_manifest(std::string_view text, const std::string& place) {
   Manifest manifest;
   manifest.schema = json_integer(json, "schema", place, 1, std::numeric_limits<int64_t>::max(), kind);
   if (manifest.schema > newest_schema) {
-    throw Error(kind, place, "CKPT_INTEGRITY: written by a later Echelon").got(fmt::format("schema {}", manifest.schema))
+    throw Error(kind, place, "CKPT_INTEGRITY: written by a later Echelon")
+        .got(fmt::format("schema {}", manifest.schema))
         .expected(fmt::format("at most {}", newest_schema));
   }
   manifest.step = json_integer(json, "step", place, 0, std::numeric_limits<int64_t>::max(), kind);
   manifest.layout = json_string(json, "layout", place, kind);
   manifest.previous_root = json_string(json, "previous_root", place, kind);
   manifest.root = json_string(json, "root", place, kind);
-  if (!json.contains("files") || !json["files"].is_array()) throw Error(kind, place, "CKPT_INTEGRITY: no list of files");
+  if (!json.contains("files") || !json["files"].is_array())
+    throw Error(kind, place, "CKPT_INTEGRITY: no list of files");
   for (const Json& record : json["files"]) manifest.files.push_back(record_from_json(record, place));
-  if (root_of(manifest) != manifest.root) throw Error(kind, place, "CKPT_INTEGRITY: root hash does not fit the content");
+  if (root_of(manifest) != manifest.root)
+    throw Error(kind, place, "CKPT_INTEGRITY: root hash does not fit the content");
   if (dump_manifest(manifest) != text) throw Error(kind, place, "CKPT_INTEGRITY: text is not the one that was written");
   return manifest;
 }

@@ -10,7 +10,8 @@
 
 namespace echelon {
 
-/// Appends to `metrics.jsonl`. Doubles have 17 digits: equal bits are equal text. What is not finite is written as null.
+/// Appends to `metrics.jsonl`. Doubles have 17 digits: equal bits are equal text. What is not finite is written as
+/// null.
 class MetricsFile {
  public:
   /// Opens for a run that goes on after `last_step` (0: from the start): lines of later steps are dropped, and so is a

@@ -79,8 +79,7 @@ double RecentValues::z_score() const {
   return deviation > 0 ? distance / deviation : 0;
 }
 
-Progress::Progress(int64_t last_step, ProgressOptions options)
-    : last_step_(last_step), options_(std::move(options)) {}
+Progress::Progress(int64_t last_step, ProgressOptions options) : last_step_(last_step), options_(std::move(options)) {}
 
 Progress::~Progress() {
   if (line_is_up_) print("\n");
@@ -137,7 +136,8 @@ std::vector<Progress::Part> Progress::live_parts() const {
   parts.push_back({fmt::format(" | lr {}", short_exponent(n.learning_rate)), 3});
   parts.push_back({fmt::format(" | {} tok/s", human_count(n.tokens_per_second)), 1});
   if (options_.ranks > 1) {
-    parts.push_back({fmt::format(" ({}/{})", human_count(n.tokens_per_second / options_.ranks), options_.rank_word), 6});
+    parts.push_back(
+        {fmt::format(" ({}/{})", human_count(n.tokens_per_second / options_.ranks), options_.rank_word), 6});
   }
   if (n.mfu) parts.push_back({fmt::format(" | MFU {:.1f}%", 100 * *n.mfu), 7});
   if (n.memory_peak_bytes) {
@@ -167,8 +167,8 @@ std::string Progress::live_line(int columns) const {
 
 std::string Progress::plain_line() const {
   const StepNumbers& n = numbers_;
-  std::string line = fmt::format("step={} steps={} done={:.1f}% loss={:.4f} ema={:.4f}", n.step, last_step_, 100 * done(),
-                                 n.loss, loss_ema_);
+  std::string line = fmt::format("step={} steps={} done={:.1f}% loss={:.4f} ema={:.4f}", n.step, last_step_,
+                                 100 * done(), n.loss, loss_ema_);
   auto add = [&](std::string_view key, const std::string& value) { line += fmt::format(" {}={}", key, value); };
   if (std::abs(losses_.z_score()) >= spike) add("loss_z", fmt::format("{:.1f}", losses_.z_score()));
   if (n.grad_norm) add("grad_norm", fmt::format("{:.4g}", *n.grad_norm));

@@ -16,8 +16,8 @@ struct StepNumbers {
   int64_t step = 0;
   double loss = 0;
   double learning_rate = 0;
-  std::optional<double> grad_norm;            ///< before clipping
-  double tokens_per_second = 0;               ///< all ranks
+  std::optional<double> grad_norm;  ///< before clipping
+  double tokens_per_second = 0;     ///< all ranks
   double step_seconds = 0;
   double data_seconds = 0;                    ///< of step_seconds, spent waiting for input
   std::optional<double> mfu;                  ///< 0 to 1
@@ -26,12 +26,12 @@ struct StepNumbers {
 };
 
 struct ProgressOptions {
-  bool terminal = false;           ///< one live line, redrawn at most 10 times a second
-  int64_t every = 10;              ///< steps between plain lines
+  bool terminal = false;  ///< one live line, redrawn at most 10 times a second
+  int64_t every = 10;     ///< steps between plain lines
   int64_t ranks = 1;
   std::string rank_word = "rank";  ///< "rank" or "gpu", for tokens per second of one
   std::FILE* out = stderr;
-  int columns = 0;                 ///< of the terminal; 0: ask it
+  int columns = 0;  ///< of the terminal; 0: ask it
 };
 
 /// The last 50 values of a number, and how far the newest lies from the others.

@@ -29,7 +29,7 @@ constexpr char style[] = R"css(
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,"Segoe UI",sans-serif}
 main{max-width:1240px;margin:0 auto;padding:32px 20px 60px}h1{font-size:26px;margin:0 0 2px}h2{font-size:17px;margin:34px 0 12px}
 p.sub{color:var(--soft);margin:0 0 22px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-bottom:18px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(132px,1fr));gap:12px;margin-bottom:18px}
 .tile,figure,table,details{background:var(--card);border:1px solid var(--line);border-radius:10px}
 .tile{padding:12px 16px}.tile b{display:block;font-size:22px;font-weight:650;font-variant-numeric:tabular-nums}
 .tile span{color:var(--soft);font-size:13px}
@@ -62,7 +62,8 @@ struct Curves {
 
   static Curves read(const std::string& metrics_path) {
     Curves curves;
-    for (const Json& line : read_metrics(metrics_path)) line.contains("eval") ? curves.add_eval(line) : curves.add_step(line);
+    for (const Json& line : read_metrics(metrics_path))
+      line.contains("eval") ? curves.add_eval(line) : curves.add_step(line);
     return curves;
   }
 
@@ -90,7 +91,8 @@ struct Curves {
 };
 
 double last_finite(const Points& points) {
-  auto found = std::find_if(points.rbegin(), points.rend(), [](const auto& point) { return std::isfinite(point.second); });
+  auto found =
+      std::find_if(points.rbegin(), points.rend(), [](const auto& point) { return std::isfinite(point.second); });
   return found == points.rend() ? std::numeric_limits<double>::quiet_NaN() : found->second;
 }
 
@@ -116,12 +118,15 @@ double lowest(const Points& points) {
   return low;
 }
 
-/// Exponential average over about a fiftieth of the run.
+/// Exponential average over about a fiftieth of the run, over less at its begin so that it follows the first fall.
 Points smooth(const Points& points) {
-  double keep = 1 - 1 / std::max(2.0, points.size() / 50.0), average = std::numeric_limits<double>::quiet_NaN();
+  double most = std::max(2.0, points.size() / 50.0), average = std::numeric_limits<double>::quiet_NaN(), seen = 0;
   Points out;
   for (const auto& [x, y] : points) {
-    if (std::isfinite(y)) average = std::isfinite(average) ? keep * average + (1 - keep) * y : y;
+    if (std::isfinite(y)) {
+      double share = 1 / std::min(most, 1 + ++seen / 8);
+      average = seen == 1 ? y : (1 - share) * average + share * y;
+    }
     out.emplace_back(x, average);
   }
   return out;
@@ -154,7 +159,8 @@ std::string tiles(const Curves& curves) {
   add(rate, human_count(rate), "tokens per second, median");
   add(seconds, human_seconds(seconds), "step, median");
   html += tile(human_count(finite_sum(curve("tokens"))), "tokens seen");
-  html += tile(human_seconds(finite_sum(curve("step_seconds")) + curves.pause_seconds), "time, evaluations and saves included");
+  html += tile(human_seconds(finite_sum(curve("step_seconds")) + curves.pause_seconds),
+               "time, evaluations and saves included");
   return "<div class=\"tiles\">" + html + "</div>\n";
 }
 
@@ -162,10 +168,10 @@ Chart loss_chart(const Curves& curves) {
   Chart chart{.title = "Loss", .unit = "mean over targets"};
   const Points& raw = curves.steps.at("loss");
   chart.series.push_back({"training, smoothed", average_out(smooth(raw), most_points)});
+  chart.series.push_back({"training", thin_out(raw, most_points), Series::Look::faint});
   if (auto eval = curves.evals.find("loss"); eval != curves.evals.end()) {
     chart.series.push_back({"evaluation", eval->second, Series::Look::dots});
   }
-  chart.series.insert(chart.series.begin() + 1, {"training", thin_out(raw, most_points), Series::Look::faint});
   return chart;
 }
 
@@ -179,7 +185,8 @@ std::string charts(const Curves& curves) {
   html += simple("Gradient norm", "before clipping", "grad_norm", true);
   html += simple("Tokens per second", "all ranks", "tokens_per_second", true);
   Chart stack{.title = "Where a step's time goes", .unit = "seconds", .stacked = true, .wide = curves.evals.size() < 2};
-  for (const char* part : parts_of_a_step) stack.series.push_back({part, average_out(curves.parts.at(part), most_points / 3)});
+  for (const char* part : parts_of_a_step)
+    stack.series.push_back({part, average_out(curves.parts.at(part), most_points / 3)});
   html += draw_chart(stack);
   for (const auto& [name, points] : curves.evals) {
     if (name != "loss") html += draw_chart({"Evaluation: " + name, "", {{name, points}}});
@@ -194,10 +201,12 @@ std::string time_table(const Curves& curves) {
   std::string rows;
   for (const char* part : parts_of_a_step) {
     double seconds = finite_sum(curves.parts.at(part));
-    rows += fmt::format("<tr><th>{}</th><td class=\"n\">{}</td><td class=\"n\">{:.1f} %</td></tr>", part, human_seconds(seconds), 100 * seconds / total);
+    rows += fmt::format("<tr><th>{}</th><td class=\"n\">{}</td><td class=\"n\">{:.1f} %</td></tr>", part,
+                        human_seconds(seconds), 100 * seconds / total);
   }
-  rows += fmt::format("<tr><th>evaluations and saves</th><td class=\"n\">{}</td><td class=\"n\">beside the steps</td></tr>",
-                      human_seconds(curves.pause_seconds));
+  rows +=
+      fmt::format("<tr><th>evaluations and saves</th><td class=\"n\">{}</td><td class=\"n\">beside the steps</td></tr>",
+                  human_seconds(curves.pause_seconds));
   return "<div><h2>Time</h2><table>" + rows + "</table></div>";
 }
 
@@ -213,14 +222,16 @@ std::string fact_table(const ReportText& text) {
 
 void write_report(const std::string& metrics_path, const std::string& html_path, const ReportText& text) {
   Curves curves = Curves::read(metrics_path);
-  std::string html = fmt::format("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-                                 "content=\"width=device-width,initial-scale=1\">\n<title>{}</title><style>{}</style></head><body><main>\n",
-                                 html_text(text.title), style);
+  std::string html = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width,initial-scale=1\">\n<title>{}</title><style>{}</style></head><body><main>\n",
+      html_text(text.title), style);
   html += fmt::format("<h1>{}</h1><p class=\"sub\">Training report by Echelon</p>\n", html_text(text.title));
   html += tiles(curves) + charts(curves);
   html += "<div class=\"two\">" + time_table(curves) + fact_table(text) + "</div>\n";
   if (!text.recipe.empty()) {
-    html += fmt::format("<h2>Recipe</h2><details><summary>as it was run</summary><pre>{}</pre></details>\n", html_text(text.recipe));
+    html += fmt::format("<h2>Recipe</h2><details><summary>as it was run</summary><pre>{}</pre></details>\n",
+                        html_text(text.recipe));
   }
   write_file_atomically(html_path, html + "</main></body></html>\n");
 }

@@ -8,9 +8,9 @@
 namespace echelon {
 
 struct ReportText {
-  std::string title;                                            ///< the run's name
-  std::vector<std::pair<std::string, std::string>> facts;       ///< rows of the table: "parameters" "124.4M", …
-  std::string recipe;                                           ///< the resolved recipe, shown folded
+  std::string title;                                       ///< the run's name
+  std::vector<std::pair<std::string, std::string>> facts;  ///< rows of the table: "parameters" "124.4M", …
+  std::string recipe;                                      ///< the resolved recipe, shown folded
 };
 
 /// Writes `html_path` from `metrics_path` (metrics.jsonl). Errors: Error::storage.

@@ -99,7 +99,8 @@ void refuse_unsafe(const std::string& path) {
   struct stat status;
   if (::stat(path.c_str(), &status) != 0) throw system_error(Error::Kind::storage, path, "look at");
   if (status.st_uid != ::geteuid()) {
-    throw Error::recipe(path, "RUNDIR_UNSAFE: the run folder belongs to another user").remedy("choose another folder with --out");
+    throw Error::recipe(path, "RUNDIR_UNSAFE: the run folder belongs to another user")
+        .remedy("choose another folder with --out");
   }
   if ((status.st_mode & S_IWOTH) && !(status.st_mode & S_ISVTX)) {
     throw Error::recipe(path, "RUNDIR_UNSAFE: anyone may write to the run folder").remedy("chmod o-w it");
@@ -155,7 +156,8 @@ RunFolder RunFolder::hold(const std::string& path, bool trusted) {
 }
 
 RunFolder::RunFolder(RunFolder&& other) noexcept
-    : path_(std::exchange(other.path_, "")), taken_over_from_(std::move(other.taken_over_from_)),
+    : path_(std::exchange(other.path_, "")),
+      taken_over_from_(std::move(other.taken_over_from_)),
       lock_(std::move(other.lock_)) {}
 
 RunFolder::~RunFolder() {

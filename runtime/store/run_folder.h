@@ -12,13 +12,14 @@ namespace echelon {
 /// Who holds a run folder; written to `owner.json`.
 struct RunOwner {
   std::string host;
-  std::string boot_id;           ///< of the host's running kernel: a pid means nothing after a restart
+  std::string boot_id;  ///< of the host's running kernel: a pid means nothing after a restart
   int64_t pid = 0;
-  int64_t process_start = 0;     ///< clock ticks since boot: tells a process from a later one with the same pid
-  std::string started;           ///< UTC, for people
+  int64_t process_start = 0;  ///< clock ticks since boot: tells a process from a later one with the same pid
+  std::string started;        ///< UTC, for people
 
   static RunOwner this_process();
-  /// Whether that very process still runs on this machine. False for owners on other hosts, of whom only the lock tells.
+  /// Whether that very process still runs on this machine. False for owners on other hosts, of whom only the lock
+  /// tells.
   bool is_alive_here() const;
   std::string describe() const;  ///< "process 4711 on host a, since 2025-11-24T07:00:00Z"
 };

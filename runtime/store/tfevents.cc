@@ -70,7 +70,8 @@ TensorBoardWriter::TensorBoardWriter(const std::string& folder, int64_t first_st
   ::gethostname(host, sizeof host - 1);
   double now = seconds_since_1970();
   for (int number = 0; !file_.is_open(); ++number) {
-    path_ = join_path(folder, fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(now), host, ::getpid(), number));
+    path_ = join_path(folder, fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(now), host,
+                                          ::getpid(), number));
     file_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666));
     if (!file_.is_open() && errno != EEXIST) throw system_error(Error::Kind::storage, path_, "create");
   }

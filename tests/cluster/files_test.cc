@@ -92,7 +92,8 @@ TEST(Files, AFullDiskKeepsTheOldFileAndSaysSo) {
 
 TEST(Files, NoSpaceLeftIsSaidInTheSystemsWords) {
   Descriptor full(::open("/dev/full", O_WRONLY));
-  EXPECT_REFUSED(write_at(full, "x", 1, 0, "weights"), storage, "storage: weights: cannot write: no space left on device");
+  EXPECT_REFUSED(write_at(full, "x", 1, 0, "weights"), storage,
+                 "storage: weights: cannot write: no space left on device");
 }
 
 TEST(Files, BareNamesLeadNowhereElse) {

@@ -37,9 +37,7 @@ TEST(Json, RefusesWhatIsNotJson) {
   }
 }
 
-TEST(Json, AZeroByteDoesNotEndTheText) {
-  EXPECT_REFUSED(parse(std::string("{}\0 hidden", 10)), input, "a zero byte");
-}
+TEST(Json, AZeroByteDoesNotEndTheText) { EXPECT_REFUSED(parse(std::string("{}\0 hidden", 10)), input, "a zero byte"); }
 
 TEST(Json, AMistakeIsOneShortLine) {
   try {
@@ -97,7 +95,8 @@ TEST(JsonMembers, FallBackWhenMissingOrNullOnly) {
   EXPECT_EQ(json_integer(json, "none", "c", 1, 10, 7), 7);
   EXPECT_EQ(json_string(json, "missing", "c", "gpt2"), "gpt2");
   EXPECT_FALSE(json_bool(json, "missing", "c", false));
-  EXPECT_REFUSED(json_integer(json, "wrong", "c", 1, 10, 7), input, "c: wrong: wrong type: got \"3\", expected an integer");
+  EXPECT_REFUSED(json_integer(json, "wrong", "c", 1, 10, 7), input,
+                 "c: wrong: wrong type: got \"3\", expected an integer");
 }
 
 TEST(JsonMembers, SayWhatIsWrong) {

@@ -56,7 +56,8 @@ TEST_F(SafetensorsFolderTest, TheIndexIsWrittenAsTheHubsLibraryDoes) {
 }
 
 TEST_F(SafetensorsFolderTest, AShardOutsideTheFolderIsRefused) {
-  for (const char* name : {"../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..", "model.bin", "a\nb.safetensors"}) {
+  for (const char* name :
+       {"../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..", "model.bin", "a\nb.safetensors"}) {
     index_.weight_map["a"] = name;
     EXPECT_EQ(not_refused([&] { open(); }, Error::Kind::input, "INDEX_PATH"), "") << name;
   }
@@ -66,7 +67,8 @@ TEST_F(SafetensorsFolderTest, ALinkOutOfTheFolderIsRefused) {
   TemporaryFolder other;
   write_shard(other.at("secret.safetensors"), {"c"});
   ASSERT_EQ(::unlink(folder_.at("model-00002-of-00002.safetensors").c_str()), 0);
-  ASSERT_EQ(::symlink(other.at("secret.safetensors").c_str(), folder_.at("model-00002-of-00002.safetensors").c_str()), 0);
+  ASSERT_EQ(::symlink(other.at("secret.safetensors").c_str(), folder_.at("model-00002-of-00002.safetensors").c_str()),
+            0);
   EXPECT_REFUSED(open(), input, "INDEX_PATH: a link that leads out of the folder");
 }
 

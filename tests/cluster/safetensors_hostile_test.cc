@@ -72,8 +72,10 @@ std::vector<Hostile> repeated_keys() {
   std::string a = "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}";
   return {
       {"tensor \"a\" stands twice", file_of("{" + a + "," + a + "}")},
-      {"tensor \"a\" has dtype twice", file_of("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[0,0]}}")},
-      {"tensor \"a\" has shape twice", file_of("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"shape\":[0],\"data_offsets\":[0,0]}}")},
+      {"tensor \"a\" has dtype twice",
+       file_of("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[0,0]}}")},
+      {"tensor \"a\" has shape twice",
+       file_of("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"shape\":[0],\"data_offsets\":[0,0]}}")},
       {"__metadata__ stands twice", file_of("{\"__metadata__\":{},\"__metadata__\":{}}")},
       {"__metadata__ has \"k\" twice", file_of("{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}")},
   };
@@ -90,14 +92,16 @@ std::vector<Hostile> broken_fields() {
       {"shape has the wrong type: got a negative number", file_of(tensor("\"U8\"", "[-1]", "[0,0]"))},
       {"shape has the wrong type: got a number that is no integer", file_of(tensor("\"U8\"", "[1.0]", "[0,1]"), 1)},
       {"shape has the wrong type: got a number that is no integer", file_of(tensor("\"U8\"", "[1e0]", "[0,1]"), 1)},
-      {"shape has the wrong type: got a number that is no integer", file_of(tensor("\"U8\"", "[18446744073709551616]", "[0,0]"))},
+      {"shape has the wrong type: got a number that is no integer",
+       file_of(tensor("\"U8\"", "[18446744073709551616]", "[0,0]"))},
       {"shape has the wrong type: got an array", file_of(tensor("\"U8\"", "[[1]]", "[0,1]"), 1)},
       {"a size of its shape is beyond 2^63", file_of(tensor("\"U8\"", "[9223372036854775808]", "[0,0]"))},
       {"has more than 64 dimensions", file_of(tensor("\"U8\"", "[1" + repeated(",1", 64) + "]", "[0,1]"), 1)},
       {"data_offsets are not two numbers", file_of(tensor("\"U8\"", "[0]", "[0]"))},
       {"data_offsets are not two numbers", file_of(tensor("\"U8\"", "[0]", "[0,0,0]"))},
       {"data_offsets has the wrong type: got a negative number", file_of(tensor("\"U8\"", "[0]", "[-1,-1]"))},
-      {"data_offsets has the wrong type: got a number that is no integer", file_of(tensor("\"U8\"", "[1]", "[0,1.0]"), 1)},
+      {"data_offsets has the wrong type: got a number that is no integer",
+       file_of(tensor("\"U8\"", "[1]", "[0,1.0]"), 1)},
   };
 }
 
@@ -107,13 +111,15 @@ std::vector<Hostile> broken_sizes() {
       {"overflows", file_of(tensor("\"F64\"", "[2305843009213693952]", "[0,0]"))},  // 2^61 doubles: the bits wrap to 0
       {"does not fill whole bytes", file_of(tensor("\"F4\"", "[3]", "[0,2]"), 2)},
       {"does not fill whole bytes", file_of(tensor("\"F6_E2M3\"", "[1]", "[0,1]"), 1)},
-      {"offsets do not fit its shape: got 4 bytes, expected 8 for F32 [2]", file_of(tensor("\"F32\"", "[2]", "[0,4]"), 4)},
+      {"offsets do not fit its shape: got 4 bytes, expected 8 for F32 [2]",
+       file_of(tensor("\"F32\"", "[2]", "[0,4]"), 4)},
       {"ends before it begins", file_of(tensor("\"U8\"", "[4]", "[4,0]"), 4)},
       {"ends beyond the file", file_of(tensor("\"U8\"", "[4]", "[0,4]"), 3)},
       {"first tensor does not begin at 0", file_of(tensor("\"U8\"", "[4]", "[4,8]"), 8)},
       {"gap before tensor \"b\"", file_of(two("[0,4]", "[5,9]"), 9)},
       {"tensor \"b\" overlaps the one before it", file_of(two("[0,4]", "[3,7]"), 7)},
-      {"tensor \"b\" overlaps the one before it", file_of(two("[0,4]", "[0,4]"), 4)},  // many tensors over the same bytes
+      {"tensor \"b\" overlaps the one before it",
+       file_of(two("[0,4]", "[0,4]"), 4)},  // many tensors over the same bytes
       {"bytes follow the last tensor: got 5, expected 4", file_of(tensor("\"U8\"", "[4]", "[0,4]"), 5)},
       {"bytes follow the last tensor", file_of("{}", 1)},
   };
@@ -122,7 +128,8 @@ std::vector<Hostile> broken_sizes() {
 std::vector<Hostile> broken_names() {
   std::string fields = "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}";
   return {
-      {"__metadata__ \"format\" has the wrong type: got a number, expected a string", file_of("{\"__metadata__\":{\"format\":1}}")},
+      {"__metadata__ \"format\" has the wrong type: got a number, expected a string",
+       file_of("{\"__metadata__\":{\"format\":1}}")},
       {"__metadata__ \"format\" has the wrong type: got null", file_of("{\"__metadata__\":{\"format\":null}}")},
       {"__metadata__ \"format\" has the wrong type: got an object", file_of("{\"__metadata__\":{\"format\":{}}}")},
       {"control characters", file_of("{\"a\\u0000b" + fields)},
@@ -157,7 +164,9 @@ TEST(HostileSafetensors, LegalOdditiesAreAccepted) {
   EXPECT_EQ(parse(file_of(tensor("\"F32\"", "[]", "[0,4]"), 4)).entries[0].shape.size(), 0u);
   EXPECT_EQ(parse(file_of(tensor("\"F32\"", "[0,5]", "[0,0]"))).entries[0].size(), 0u);
   EXPECT_EQ(parse(file_of(two("[4,8]", "[0,4]"), 8)).entries[0].name, "b");  // any order in the header
-  EXPECT_EQ(parse(file_of("{\"../../etc/passwd\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}")).entries.size(), 1u);
+  EXPECT_EQ(
+      parse(file_of("{\"../../etc/passwd\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}")).entries.size(),
+      1u);
 }
 
 TEST(HostileSafetensors, AMillionTensorsAreTheMost) {

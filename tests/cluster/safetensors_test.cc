@@ -10,7 +10,8 @@ namespace echelon {
 namespace {
 
 const std::string golden = from_hex(
-    "38000000000000007b2261223a7b226474797065223a22463332222c227368617065223a5b315d2c22646174615f6f666673657473223a5b302c"
+    "38000000000000007b2261223a7b226474797065223a22463332222c227368617065223a5b315d2c22646174615f6f666673657473223a5b30"
+    "2c"
     "345d7d7d20200000803f");
 
 TEST(Safetensors, ReadsTheGoldenFile) {
@@ -39,8 +40,10 @@ TEST(Safetensors, WritesTheGoldenFile) {
 
 TEST(Safetensors, StoresWideTypesFirstThenByName) {
   TemporaryFolder folder;
-  SafetensorsWriter writer(folder.at("f"), {{"u8", DType::U8, {3}}, {"b", DType::F32, {}}, {"a", DType::F32, {2}}, {"none", DType::I64, {0, 7}}},
-                           {{"format", "pt"}});
+  SafetensorsWriter writer(
+      folder.at("f"),
+      {{"u8", DType::U8, {3}}, {"b", DType::F32, {}}, {"a", DType::F32, {2}}, {"none", DType::I64, {0, 7}}},
+      {{"format", "pt"}});
   writer.write("u8", "xyz", 3);
   writer.write("a", "AAAAaaaa", 8);
   writer.write("b", "BBBB", 4);
@@ -60,7 +63,8 @@ TEST(Safetensors, PiecesMayComeInAnyOrderFromAnyThread) {
   std::vector<std::thread> threads;
   for (int thread = 0; thread < 4; ++thread) {
     threads.emplace_back([&writer, thread] {
-      for (int row = 999 - thread; row >= 0; row -= 4) writer.write("w", std::string(100, static_cast<char>(row)).data(), 100, row * 100);
+      for (int row = 999 - thread; row >= 0; row -= 4)
+        writer.write("w", std::string(100, static_cast<char>(row)).data(), 100, row * 100);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -86,23 +90,27 @@ TEST(Safetensors, TheWriterRefusesWhatWasNotAnnounced) {
   EXPECT_REFUSED(writer.write("b", "x", 1), internal, "no tensor \"b\" was announced");
   EXPECT_REFUSED(writer.write("a", "xxx", 3), internal, "beyond its end");
   EXPECT_REFUSED(writer.write("a", "x", 1, SIZE_MAX), internal, "beyond its end");
-  EXPECT_REFUSED(SafetensorsWriter(folder.at("g"), {{"a", DType::U8, {2}}, {"a", DType::U8, {2}}}, {}), internal, "written twice");
+  EXPECT_REFUSED(SafetensorsWriter(folder.at("g"), {{"a", DType::U8, {2}}, {"a", DType::U8, {2}}}, {}), internal,
+                 "written twice");
 }
 
 TEST(Safetensors, AFullDiskShowsBeforeAnythingIsWritten) {
   TemporaryFolder folder;
   TensorEntry huge{"w", DType::U8, {int64_t{1} << 55}};
-  EXPECT_EQ(not_refused([&] { SafetensorsWriter(folder.at("f"), {huge}, {}); }, Error::Kind::storage, "cannot allocate"), "");
+  EXPECT_EQ(
+      not_refused([&] { SafetensorsWriter(folder.at("f"), {huge}, {}); }, Error::Kind::storage, "cannot allocate"), "");
   EXPECT_TRUE(list_folder(folder.path()).empty());
 }
 
 TEST(Safetensors, AnUnknownNameComesWithTheNearest) {
   TemporaryFolder folder;
-  SafetensorsWriter writer(folder.at("f"), {{"layers.0.weight", DType::U8, {0}}, {"layers.0.bias", DType::U8, {0}}}, {});
+  SafetensorsWriter writer(folder.at("f"), {{"layers.0.weight", DType::U8, {0}}, {"layers.0.bias", DType::U8, {0}}},
+                           {});
   writer.finish();
   SafetensorsFile file = SafetensorsFile::open(folder.at("f"), Error::Kind::storage);
   EXPECT_EQ(file.find("layers.0.wieght"), nullptr);
-  EXPECT_REFUSED(file.at("layers.0.wieght"), storage, "no tensor \"layers.0.wieght\"; did you mean \"layers.0.weight\"?");
+  EXPECT_REFUSED(file.at("layers.0.wieght"), storage,
+                 "no tensor \"layers.0.wieght\"; did you mean \"layers.0.weight\"?");
 }
 
 TEST(Safetensors, ATypeThatEchelonCannotLoadIsListedButNotRead) {

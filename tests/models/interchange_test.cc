@@ -276,8 +276,11 @@ TEST_F(Interchange, ANewHeadIsDrawnAndSaid) {
   Model model(source.architecture, zero);
   load_weights(model, source, Seed(3));
   model.weights().visit_whole([](Unit& unit) { return unit.master(); }, [&](const Parameter& parameter, const at::Tensor& whole) {
-    if (parameter.name() == "head.norm.weight") EXPECT_TRUE(at::equal(whole, at::ones({12})));
-    if (parameter.name() == "head.transform.weight") EXPECT_GT(whole.abs().max().item<float>(), 0);
+    if (parameter.name() == "head.norm.weight") {
+      EXPECT_TRUE(at::equal(whole, at::ones({12})));
+    } else if (parameter.name() == "head.transform.weight") {
+      EXPECT_GT(whole.abs().max().item<float>(), 0);
+    }
   });
 }
 

@@ -72,7 +72,8 @@ TEST_F(CheckpointStoreTest, VotesMustMatchTheFolder) {
   std::string staging = store_.begin(50, 1000);
   FileRecord vote = write_rank_file(staging, 0, 'x'), other = vote;
   other.name = "missing.safetensors";
-  EXPECT_REFUSED(store_.commit(staging, 50, {vote, other}, ""), storage, "missing.safetensors: cannot find what was voted for");
+  EXPECT_REFUSED(store_.commit(staging, 50, {vote, other}, ""), storage,
+                 "missing.safetensors: cannot find what was voted for");
   other = vote;
   other.size += 1;
   EXPECT_REFUSED(store_.commit(staging, 50, {other}, ""), storage, "not what was voted for");

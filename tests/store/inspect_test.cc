@@ -11,7 +11,8 @@ bool says(const std::string& text, const std::string& part) { return text.find(p
 
 TEST(Inspect, ListsTheTensorsOfAFile) {
   TemporaryFolder folder;
-  SafetensorsWriter writer(folder.at("a.safetensors"), {{"w", DType::F32, {2, 3}}, {"packed", DType::F4, {0}}}, {{"format", "pt"}});
+  SafetensorsWriter writer(folder.at("a.safetensors"), {{"w", DType::F32, {2, 3}}, {"packed", DType::F4, {0}}},
+                           {{"format", "pt"}});
   writer.write("w", std::string(24, 'x').data(), 24);
   writer.finish();
   std::string text = inspect(folder.at("a.safetensors"), false);
@@ -29,11 +30,14 @@ TEST(Inspect, KnowsAModelFolder) {
 
 TEST(Inspect, KnowsTokenDataByPrefixOrFile) {
   TemporaryFolder folder;
-  write_file_atomically(folder.at("c.idx"), from_hex("4d4d494449445800000100000000000000080200000000000000030000000000000003000000010000000000"
-                                                     "0000000000000600000000000000000000000000000001000000000000000200000000000000"));
+  write_file_atomically(
+      folder.at("c.idx"),
+      from_hex("4d4d494449445800000100000000000000080200000000000000030000000000000003000000010000000000"
+               "0000000000000600000000000000000000000000000001000000000000000200000000000000"));
   write_file_atomically(folder.at("c.bin"), from_hex("0100020003000400"));
   for (const char* name : {"c", "c.idx", "c.bin"}) {
-    EXPECT_TRUE(says(inspect(folder.at(name), true), "2 documents, 4 tokens (4) of type uint16\n  ids from 1 to 4")) << name;
+    EXPECT_TRUE(says(inspect(folder.at(name), true), "2 documents, 4 tokens (4) of type uint16\n  ids from 1 to 4"))
+        << name;
   }
 }
 
@@ -57,7 +61,8 @@ TEST_F(InspectRunTest, AFlippedBitIsFoundByVerifyingOnly) {
   std::string file = "shard-00001-model-00001-of-00002.safetensors";
   flip_bit(join_path(store_.folder(50), file), 8 * 700);
   EXPECT_NO_THROW(inspect(folder_.path(), false));
-  EXPECT_REFUSED(inspect(folder_.path(), true), storage, "tile 0 of " + file + " (bytes 0 to 1104, written by rank 0) is damaged");
+  EXPECT_REFUSED(inspect(folder_.path(), true), storage,
+                 "tile 0 of " + file + " (bytes 0 to 1104, written by rank 0) is damaged");
   EXPECT_REFUSED(inspect(store_.folder(50), true), storage, "tile 0 of " + file);
   EXPECT_NO_THROW(inspect(store_.folder(100), true));
 }

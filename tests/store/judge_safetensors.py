@@ -77,6 +77,10 @@ def malformed():
     }
 
 
+# Refused by us alone: the format says that a header begins with {, and of two tensors of a name one would be hidden.
+STRICTER = {"leading space", "name twice"}
+
+
 def package_accepts(path):
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -105,7 +109,7 @@ def judge_malformed(program, folder):
     paths = write_all(folder, malformed())
     for (name, path), accepted in zip(paths.items(), verdicts(program, paths.values())):
         assert not accepted, f"we accept: {name}"
-        assert not package_accepts(path), f"the package accepts: {name}"
+        assert package_accepts(path) == (name in STRICTER), f"the package's verdict is not the expected one: {name}"
 
 
 def judge_mutations(program, folder):

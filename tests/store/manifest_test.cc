@@ -8,8 +8,11 @@ namespace {
 const std::string hash_a(32, 'a'), hash_b(32, 'b');
 
 Manifest example() {
-  return seal({.step = 50, .layout = "dp=2 zero=3", .previous_root = hash_a,
-               .files = {{"state.json", 3, {hash_b}, "rank 0"}, {"a.safetensors", 5 << 20, {hash_a, hash_b}, "rank 1"}}});
+  return seal(
+      {.step = 50,
+       .layout = "dp=2 zero=3",
+       .previous_root = hash_a,
+       .files = {{"state.json", 3, {hash_b}, "rank 0"}, {"a.safetensors", 5 << 20, {hash_a, hash_b}, "rank 1"}}});
 }
 
 TEST(Manifest, IsReadBackAsItWasWritten) {

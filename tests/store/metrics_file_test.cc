@@ -71,7 +71,9 @@ TEST_F(MetricsFileTest, ANewRunStartsWithAnEmptyFile) {
   EXPECT_EQ(contents(path_), "");
 }
 
-TEST_F(MetricsFileTest, ALineWithoutAStepIsABug) { EXPECT_REFUSED(open(0).append({{"loss", 1.0}}), internal, "no step"); }
+TEST_F(MetricsFileTest, ALineWithoutAStepIsABug) {
+  EXPECT_REFUSED(open(0).append({{"loss", 1.0}}), internal, "no step");
+}
 
 }  // namespace
 }  // namespace echelon

@@ -9,8 +9,13 @@ namespace echelon {
 namespace {
 
 StepNumbers numbers(int64_t step, double loss = 2.8417) {
-  return {.step = step, .loss = loss, .learning_rate = 2.9e-4, .grad_norm = 0.71, .tokens_per_second = 41200,
-          .step_seconds = 0.5, .data_seconds = 0.002};
+  return {.step = step,
+          .loss = loss,
+          .learning_rate = 2.9e-4,
+          .grad_norm = 0.71,
+          .tokens_per_second = 41200,
+          .step_seconds = 0.5,
+          .data_seconds = 0.002};
 }
 
 /// What a progress prints.
@@ -20,7 +25,9 @@ class Screen {
     std::fclose(file_);
     std::free(text_);
   }
-  ProgressOptions options(bool terminal) { return {.terminal = terminal, .every = 5, .ranks = 2, .out = file_, .columns = 200}; }
+  ProgressOptions options(bool terminal) {
+    return {.terminal = terminal, .every = 5, .ranks = 2, .out = file_, .columns = 200};
+  }
   std::string text() {
     std::fflush(file_);
     return std::string(text_, size_);
@@ -37,7 +44,8 @@ TEST(Progress, TheLiveLineSaysAllThatMatters) {
   Progress progress(50000, screen.options(true));
   for (int step = 1196; step <= 1200; ++step) progress.step(numbers(step));
   EXPECT_EQ(progress.live_line(200),
-            "step 1200/50000 ▕▏         ▏ 2.4% | loss 2.8417 (ema 2.8417) | gnorm 0.71 | lr 2.9e-4 | 41.2k tok/s (20.6k/rank) "
+            "step 1200/50000 ▕▏         ▏ 2.4% | loss 2.8417 (ema 2.8417) | gnorm 0.71 | lr 2.9e-4 | 41.2k tok/s "
+            "(20.6k/rank) "
             "| data 0.4% | ETA 6h46m");
 }
 

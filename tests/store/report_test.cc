@@ -13,10 +13,19 @@ void write_metrics(const std::string& path, int steps) {
   MetricsFile metrics = MetricsFile::open(path, 0);
   for (int step = 1; step <= steps; ++step) {
     double loss = 3 + 5 * std::exp(-step / 60.0);
-    metrics.append({{"step", step}, {"loss", loss}, {"learning_rate", 1e-3}, {"grad_norm", 0.5}, {"tokens", 4096},
-                    {"step_seconds", 0.5}, {"tokens_per_second", 8192.0},
-                    {"seconds", {{"compute", 0.3}, {"communication", 0.1}, {"optimizer", 0.05}, {"data", 0.01}, {"other", 0.04}}}});
-    if (step % 50 == 0) metrics.append({{"step", step}, {"eval", {{"loss", loss + 0.1}, {"perplexity", std::exp(loss + 0.1)}}}, {"seconds", 2.0}});
+    metrics.append(
+        {{"step", step},
+         {"loss", loss},
+         {"learning_rate", 1e-3},
+         {"grad_norm", 0.5},
+         {"tokens", 4096},
+         {"step_seconds", 0.5},
+         {"tokens_per_second", 8192.0},
+         {"seconds",
+          {{"compute", 0.3}, {"communication", 0.1}, {"optimizer", 0.05}, {"data", 0.01}, {"other", 0.04}}}});
+    if (step % 50 == 0)
+      metrics.append(
+          {{"step", step}, {"eval", {{"loss", loss + 0.1}, {"perplexity", std::exp(loss + 0.1)}}}, {"seconds", 2.0}});
   }
 }
 
@@ -32,15 +41,17 @@ class ReportTest : public testing::Test {
 
 TEST_F(ReportTest, HasAllCurvesAndTheTimeTable) {
   std::string html = report(300);
-  for (const char* part : {"Loss", "Learning rate", "Gradient norm", "Tokens per second", "Where a step&#39;s time goes",
-                           "Evaluation: perplexity", "best evaluation loss", "<td class=\"n\">60.0 %</td>", "evaluations and saves"}) {
+  for (const char* part :
+       {"Loss", "Learning rate", "Gradient norm", "Tokens per second", "Where a step&#39;s time goes",
+        "Evaluation: perplexity", "best evaluation loss", "<td class=\"n\">60.0 %</td>", "evaluations and saves"}) {
     EXPECT_NE(html.find(part), std::string::npos) << part;
   }
 }
 
 TEST_F(ReportTest, NeedsNoNetwork) {
   std::string html = report(100);
-  for (const char* part : {"http:", "https:", "src=", "href=", "url(", "@import"}) EXPECT_EQ(html.find(part), std::string::npos) << part;
+  for (const char* part : {"http:", "https:", "src=", "href=", "url(", "@import"})
+    EXPECT_EQ(html.find(part), std::string::npos) << part;
 }
 
 TEST_F(ReportTest, StaysSmallHoweverLongTheRun) { EXPECT_LT(report(20000).size(), 300'000u); }

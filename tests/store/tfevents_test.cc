@@ -24,7 +24,8 @@ TEST(Crc32c, TheInstructionAgreesWithTheTable) {
 }
 
 TEST(TfEvents, TheFirstRecordIsTheGoldenOne) {
-  EXPECT_EQ(tfevents_version(0), from_hex("1800000000000000a37f4b220900000000000000001a0d627261696e2e4576656e743a32eedf28a3"));
+  EXPECT_EQ(tfevents_version(0),
+            from_hex("1800000000000000a37f4b220900000000000000001a0d627261696e2e4576656e743a32eedf28a3"));
 }
 
 TEST(TfEvents, AScalarIsTheGoldenOne) {
