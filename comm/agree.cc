@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "cluster/base/error.h"
+#include "comm/backends/signature.h"
 
 namespace echelon {
 
@@ -29,13 +30,6 @@ at::Tensor bytes_of(const std::string& text, int64_t size, at::Device device) {
 std::string text_of(const at::Tensor& bytes, int64_t size) {
   at::Tensor here = bytes.cpu();
   return {static_cast<const char*>(here.const_data_ptr()), static_cast<size_t>(std::min(size, here.numel()))};
-}
-
-/// FNV-1a, to compare long texts by one number.
-int64_t hash_of(const std::string& text) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3;
-  return static_cast<int64_t>(hash);
 }
 
 /// `mine` of every rank.
@@ -75,7 +69,7 @@ double agree_max(const Group& group, double mine, const std::string& quantity) {
 }
 
 void agree_same(const Group& group, const std::string& mine, const std::string& what) {
-  std::vector<int64_t> hashes = gathered(group, hash_of(mine), what);
+  std::vector<int64_t> hashes = gathered(group, static_cast<int64_t>(text_hash(mine)), what);
   auto other = std::find_if(hashes.begin(), hashes.end(), [&](int64_t hash) { return hash != hashes[0]; });
   if (other == hashes.end()) return;
   // All ranks are here, since all have seen the same hashes.

@@ -14,9 +14,15 @@ namespace echelon {
 
 namespace {
 
-constexpr std::initializer_list<at::ScalarType> kSummed = {at::kDouble, at::kFloat, at::kBFloat16, at::kLong};
-constexpr std::initializer_list<at::ScalarType> kMoved = {at::kDouble, at::kFloat, at::kBFloat16,
-                                                          at::kLong,   at::kInt,   at::kByte};
+/// Dtypes that a collective takes, and how an error lists them.
+struct Dtypes {
+  std::initializer_list<at::ScalarType> all;
+  const char* names;
+};
+constexpr auto kSummedTypes = {at::kDouble, at::kFloat, at::kBFloat16, at::kLong};
+constexpr auto kMovedTypes = {at::kDouble, at::kFloat, at::kBFloat16, at::kLong, at::kInt, at::kByte};
+constexpr Dtypes kSummed = {kSummedTypes, "float64, float32, bfloat16 or int64"};
+constexpr Dtypes kMoved = {kMovedTypes, "float64, float32, bfloat16, int64, int32 or uint8"};
 
 using Clock = std::chrono::steady_clock;
 
@@ -46,15 +52,13 @@ class Passage {
   Collective& collective() { return collective_; }
 
   /// Errors: Error::shape when `tensor` cannot take part.
-  void check(const at::Tensor& tensor, std::initializer_list<at::ScalarType> dtypes) const {
+  void check(const at::Tensor& tensor, const Dtypes& dtypes) const {
     if (!tensor.defined()) throw wrong("no tensor", "a tensor");
     if (tensor.layout() != at::kStrided || !tensor.is_contiguous()) {
       throw wrong(fmt::format("strides {} for shape {}", tensor.strides(), tensor.sizes()), "a contiguous tensor");
     }
-    if (std::find(dtypes.begin(), dtypes.end(), tensor.scalar_type()) == dtypes.end()) {
-      throw wrong(name_of(tensor.scalar_type()), dtypes.size() == kSummed.size()
-                      ? "float64, float32, bfloat16 or int64"
-                      : "float64, float32, bfloat16, int64, int32 or uint8");
+    if (std::find(dtypes.all.begin(), dtypes.all.end(), tensor.scalar_type()) == dtypes.all.end()) {
+      throw wrong(name_of(tensor.scalar_type()), dtypes.names);
     }
     if (tensor.scalar_type() != collective_.dtype) {
       throw wrong(name_of(tensor.scalar_type()), fmt::format("{} as of the other tensor", name_of(collective_.dtype)));
@@ -94,14 +98,14 @@ class Passage {
   Work run(int64_t bytes, const Run& run) {
     int64_t ticket = enter(bytes);
     Membership& membership = backend_->membership();
-    Work work = guarded(membership, place(), run);
+    Work work = guarded(membership, [this] { return place(); }, run);
     if (work.done()) {
       membership.ledger.leave(ticket);
       return work;
     }
     auto rest = std::make_shared<Work>(std::move(work));
     return Work([backend = backend_, rest, ticket, place = place()] {
-      guarded(backend->membership(), place, [&] { rest->wait(); });
+      guarded(backend->membership(), [&] { return place; }, [&] { rest->wait(); });
       backend->membership().ledger.leave(ticket);
     });
   }
@@ -110,7 +114,7 @@ class Passage {
   template <class Make>
   auto make(const Make& make) {
     int64_t ticket = enter(0);
-    auto made = guarded(backend_->membership(), place(), make);
+    auto made = guarded(backend_->membership(), [this] { return place(); }, make);
     backend_->membership().ledger.leave(ticket);
     return made;
   }
@@ -130,9 +134,9 @@ class Passage {
     return fmt::format("{} \"{}\" in group {}", name_of(collective_.op), collective_.name, group_);
   }
 
-  /// Runs a part of a collective: its seconds are counted, its errors get its name.
-  template <class Part>
-  static auto guarded(Membership& membership, const std::string& place, const Part& part) {
+  /// Runs a part of a collective: its seconds are counted, its errors get its `place`.
+  template <class Place, class Part>
+  static auto guarded(Membership& membership, const Place& place, const Part& part) {
     struct Timer {
       Membership& membership;
       Clock::time_point start = Clock::now();
@@ -141,7 +145,7 @@ class Passage {
     try {
       return part();
     } catch (Error& error) {
-      throw error.within(place);
+      throw error.within(place());
     }
   }
 

@@ -27,6 +27,7 @@ Model::Model(const Architecture& architecture, Zero& zero, ModelOptions options)
     blocks_.push_back(std::make_unique<Block>(new_unit(name), name, architecture_, layer));
   }
   declare_head();
+  if (!options_.allocate) return;
   for (const auto& unit : weights_.units) unit->allocate();
 }
 

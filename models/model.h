@@ -26,6 +26,7 @@ struct Outputs {
 
 struct ModelOptions {
   bool recompute = false;    ///< run every layer again in backward instead of keeping its activations
+  bool allocate = true;      ///< false: only declare the tensors, for planning
 };
 
 /// A sharded transformer. Its Units in order: `embeddings`, `layers.0` … , `head`. Names of tensors:

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include "cluster/base/error.h"
+#include "cluster/base/registry.h"
 #include "runtime/checkpoint/load.h"
+#include "runtime/sources/token_file.pb.h"
 
 namespace echelon {
 
@@ -77,6 +79,12 @@ void check_model(const Architecture& architecture, const Objective& objective, c
     throw Error::recipe("data.train.sequence_length", fmt::format("{} tokens", source.length()))
         .expected(fmt::format("at most the model's {} positions", architecture.max_positions));
   }
+}
+
+int64_t sequence_length(const Recipe& recipe) {
+  TokenFile options;
+  bool known = part_name(recipe.data().train()) == TokenFile::descriptor()->full_name();
+  return known && options.ParseFromString(recipe.data().train().value()) ? options.sequence_length() : 0;
 }
 
 Vocabulary any_vocabulary() { return {.size = 2, .pad = 0, .begin = 0, .end = 0, .mask = 1}; }

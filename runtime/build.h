@@ -23,6 +23,9 @@ ModelSource model_source(const Recipe& recipe, const Vocabulary& vocabulary);
 /// Refuses a model, an objective and data that do not fit each other: Error::recipe.
 void check_model(const Architecture& architecture, const Objective& objective, const Source& source);
 
+/// Tokens of a training sample, as its source's options say; 0 where they do not.
+int64_t sequence_length(const Recipe& recipe);
+
 /// Accepted by every objective, for asking it about itself before there is data.
 Vocabulary any_vocabulary();
 

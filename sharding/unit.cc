@@ -109,20 +109,34 @@ void Unit::allocate() {
 
 void Unit::place_parameters() {
   // Replicated tensors first: their offsets, and so their owners, are then equal on every tensor parallel rank.
-  auto replicated = [](const auto& parameter) { return !parameter->layout().is_sharded_on("tp"); };
-  if (zero_.mesh.tp().size() > 1) std::stable_partition(parameters_.begin(), parameters_.end(), replicated);
-  // The largest local size over `tp` pads all of them alike, so that uneven slices still make equal shards.
-  std::vector<int64_t> ends(zero_.mesh.tp().size(), 0);
-  for (const auto& parameter : parameters_) {
-    parameter->offset_ = ends[zero_.mesh.tp().rank()];
-    for (int rank = 0; rank < static_cast<int>(ends.size()); ++rank) {
-      int64_t length = parameter->layout().local(rank, static_cast<int>(ends.size())).elements();
-      ends[rank] += round_up(length, kAlignment);
-    }
-    if (replicated(parameter)) replicated_ = parameter->offset_ + round_up(parameter->local().elements(), kAlignment);
+  if (zero_.mesh.tp().size() > 1) {
+    std::stable_partition(parameters_.begin(), parameters_.end(),
+                          [](const auto& parameter) { return !parameter->layout().is_sharded_on("tp"); });
   }
-  elements_ = round_up(*std::max_element(ends.begin(), ends.end()), kAlignment * dp().size());
+  int64_t end = 0;
+  for (const auto& parameter : parameters_) {
+    parameter->offset_ = end;
+    end += round_up(parameter->local().elements(), kAlignment);
+  }
+  Extent own = extent(dp().size(), zero_.mesh.tp().size());
+  elements_ = own.elements;
+  replicated_ = own.replicated;
   shard_ = elements_ / dp().size();
+}
+
+Unit::Extent Unit::extent(int dp, int tp) const {
+  Extent extent{0, 0};
+  // The largest local size over `tp` pads all of them alike, so that uneven slices still make equal shards.
+  for (int rank = 0; rank < tp; ++rank) {
+    int64_t end = 0;
+    for (const auto& parameter : parameters_) end += round_up(parameter->layout().local(rank, tp).elements(), kAlignment);
+    extent.elements = std::max(extent.elements, end);
+  }
+  extent.elements = round_up(extent.elements, kAlignment * dp);
+  for (const auto& parameter : parameters_) {
+    if (!parameter->layout().is_sharded_on("tp")) extent.replicated += round_up(parameter->layout().elements(), kAlignment);
+  }
+  return extent;
 }
 
 void Unit::allocate_values() {

@@ -84,6 +84,11 @@ class Unit {
 
   /// Elements of the local flat memory, padded so that it divides by the ranks.
   int64_t elements() const { return elements_; }
+  /// What elements() and the replicated part of it are on `dp` by `tp` ranks; nothing need be allocated.
+  struct Extent {
+    int64_t elements, replicated;
+  };
+  Extent extent(int dp, int tp) const;
 
   void gather();
   void release();

@@ -74,6 +74,7 @@ std::shared_ptr<Backend> share_memory_of(const std::shared_ptr<Membership>& memb
 
 std::shared_ptr<Backend> make_mpi_group(std::shared_ptr<Membership> membership, Communicator communicator,
                                         bool share_memory) {
+  if (communicator.size() == 1) return make_self(std::move(membership));
   Communicator node = communicator.of_node();
   int together = node.size() == communicator.size() ? 1 : 0, all_together = 0;
   mpi_check(MPI_Allreduce(&together, &all_together, 1, MPI_INT, MPI_MIN, communicator.get()), "MPI_Allreduce");

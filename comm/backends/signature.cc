@@ -47,22 +47,21 @@ std::string_view name_of(Reduce reduce) {
   return "unknown";
 }
 
-/// FNV-1a, 64 bits.
-uint64_t hash_of(std::string_view text) {
+bool reduces(Op op) { return op == Op::all_reduce || op == Op::reduce_scatter; }
+
+}  // namespace
+
+uint64_t text_hash(std::string_view text) {
   uint64_t hash = 0xcbf29ce484222325;
   for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3;
   return hash;
 }
 
-bool reduces(Op op) { return op == Op::all_reduce || op == Op::reduce_scatter; }
-
-}  // namespace
-
 Signature Signature::of(const Collective& collective) {
   Signature signature;
   signature.sequence = collective.sequence;
   signature.count = collective.count;
-  signature.name_hash = hash_of(collective.name);
+  signature.name_hash = text_hash(collective.name);
   signature.op = collective.op;
   signature.dtype = collective.dtype;
   signature.root = collective.root;

@@ -17,6 +17,9 @@ std::string_view name_of(Op op);
 /// "float32", "bfloat16", …
 std::string_view name_of(at::ScalarType dtype);
 
+/// FNV-1a: the same on every machine, so that ranks can compare long texts by one number.
+uint64_t text_hash(std::string_view text);
+
 /// One collective, as Group describes it to a backend.
 struct Collective {
   int64_t sequence = 0;           ///< counts the group's collectives from 1

@@ -33,6 +33,9 @@ const RankReport* earliest(const std::vector<RankReport>& reports, Fits fits) {
 
 Verdict of_report(const RankReport& report) {
   std::string sentence = report.sentence;
+  if (sentence.empty() && report.exit_code == kStopped) {
+    sentence = Error(Error::Kind::stopped, "", "on request, after a durable checkpoint").remedy("the same command goes on").what();
+  }
   if (sentence.empty()) sentence = Error(Error::Kind(*report.exit_code), fmt::format("rank {}", report.rank), "gave no reason").what();
   return {*report.exit_code, sentence, report.rank, false};
 }

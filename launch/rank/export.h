@@ -6,8 +6,8 @@
 
 namespace echelon {
 
-/// Loads the weights of a checkpoint (or of a Hugging Face folder) over the ranks and writes them as a folder. Collective.
-/// Errors: Error::storage, Error::input.
+/// Loads the weights of a checkpoint (or of a Hugging Face folder) over the ranks and writes them as a folder.
+/// Collective. Errors: Error::storage, Error::input.
 void export_model(const ExportArguments& arguments, const Group& world);
 
 }  // namespace echelon

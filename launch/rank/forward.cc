@@ -52,18 +52,20 @@ NamedTensors gradients_of(LoadedModel& loaded, const Batch& batch) {
   StoredForm form(find_family(loaded.source.config.at("model_type"), "config", Error::Kind::internal),
                   loaded.model.architecture());
   NamedTensors named;
-  weights.visit_whole([](Unit& unit) { return unit.gradient(); }, [&](const Parameter& parameter, const at::Tensor& whole) {
-    // Where two copies stand in a checkpoint, the last is the one that the model computes with.
-    TensorPlace place = form.places(parameter.name()).back();
-    at::Tensor gradient = form.put(place, whole.clone());
-    if (gradient.defined()) named["grad." + place.name] = gradient;
-  });
+  weights.visit_whole([](Unit& unit) { return unit.gradient(); },
+                      [&](const Parameter& parameter, const at::Tensor& whole) {
+                        // Where two copies stand in a checkpoint, the last is the one that the model computes with.
+                        TensorPlace place = form.places(parameter.name()).back();
+                        at::Tensor gradient = form.put(place, whole.clone());
+                        if (gradient.defined()) named["grad." + place.name] = gradient;
+                      });
   return named;
 }
 
 void write_tensors(const std::string& path, const NamedTensors& tensors) {
   std::vector<TensorEntry> entries;
-  for (const auto& [name, values] : tensors) entries.push_back({.name = name, .dtype = DType::F32, .shape = values.sizes().vec()});
+  for (const auto& [name, values] : tensors)
+    entries.push_back({.name = name, .dtype = DType::F32, .shape = values.sizes().vec()});
   SafetensorsWriter writer(path, entries, {{"format", "pt"}});
   for (const auto& [name, values] : tensors) {
     at::Tensor single = values.to(at::kFloat).contiguous();
@@ -78,7 +80,8 @@ void forward(const ForwardArguments& arguments, const Group& world) {
   ModelSource source = open_folder_or_checkpoint(arguments.model);
   Batch batch = read_forward_inputs(arguments.input, source.architecture);
   if (arguments.gradients) {
-    if (!batch.has("labels")) throw Error::input(arguments.input, "\"labels\" is missing").remedy("gradients are those of a loss");
+    if (!batch.has("labels"))
+      throw Error::input(arguments.input, "\"labels\" is missing").remedy("gradients are those of a loss");
     if (!source.architecture.head) throw Error::input(arguments.model, "a bare model has no loss to take gradients of");
     align_labels(batch, source.architecture.causal);
   }

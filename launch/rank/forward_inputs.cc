@@ -24,7 +24,9 @@ at::Tensor read_integers(const SafetensorsFile& file, const TensorEntry& entry, 
 void check_range(const at::Tensor& values, int64_t below, const std::string& place) {
   int64_t smallest = values.min().item<int64_t>(), largest = values.max().item<int64_t>();
   if (smallest >= 0 && largest < below) return;
-  throw Error::input(place, "out of range").got(smallest < 0 ? smallest : largest).expected(fmt::format("0 to {}", below - 1));
+  throw Error::input(place, "out of range")
+      .got(smallest < 0 ? smallest : largest)
+      .expected(fmt::format("0 to {}", below - 1));
 }
 
 void check_values(const std::string& name, const at::Tensor& values, const Architecture& a, const std::string& place) {
@@ -42,7 +44,8 @@ void check_ids_shape(const TensorEntry* ids, const Architecture& a, const std::s
     throw Error::input(path + ": input_ids", "wrong shape").got(ids->shape).expected("[batch, length]");
   }
   if (ids->shape[1] > a.max_positions) {
-    throw Error::input(path + ": input_ids", "sequences are too long for the model").got(ids->shape[1])
+    throw Error::input(path + ": input_ids", "sequences are too long for the model")
+        .got(ids->shape[1])
         .expected(fmt::format("at most {}", a.max_positions));
   }
 }
@@ -57,7 +60,8 @@ Batch read_forward_inputs(const std::string& path, const Architecture& architect
   for (const TensorEntry& entry : file.entries()) {
     std::string place = path + ": " + entry.name;
     if (std::find(kNames.begin(), kNames.end(), entry.name) == kNames.end()) {
-      throw Error::input(place, "no input of this model").expected(fmt::format("{}", fmt::join(kNames, ", ")))
+      throw Error::input(place, "no input of this model")
+          .expected(fmt::format("{}", fmt::join(kNames, ", ")))
           .remedy(did_you_mean(entry.name, kNames));
     }
     if (entry.shape != ids->shape) throw Error::input(place, "wrong shape").got(entry.shape).expected(ids->shape);

@@ -16,8 +16,8 @@ Batch read_forward_inputs(const std::string& path, const Architecture& architect
 /// Errors: Error::input when no target is left.
 void align_labels(Batch& batch, bool causal);
 
-/// The part of a batch that data parallel rank `rank` of `ranks` computes: a share of its rows where they divide, else all
-/// of them. Labels of rows that another rank computes as well are removed here, so that each counts once.
+/// The part of a batch that data parallel rank `rank` of `ranks` computes: a share of its rows where they divide, else
+/// all of them. Labels of rows that another rank computes as well are removed here, so that each counts once.
 Batch share_of(const Batch& batch, int rank, int ranks);
 
 }  // namespace echelon

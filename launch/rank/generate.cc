@@ -34,7 +34,8 @@ std::vector<int64_t> read_ends(const Json& config, const std::string& place) {
   if (found->is_number_integer()) return {found->get<int64_t>()};
   std::vector<int64_t> ids;
   for (const Json& id : *found) {
-    if (!id.is_number_integer()) throw Error::input(place + ": eos_token_id", "wrong type").expected("an id or a list of ids");
+    if (!id.is_number_integer())
+      throw Error::input(place + ": eos_token_id", "wrong type").expected("an id or a list of ids");
     ids.push_back(id.get<int64_t>());
   }
   return ids;
@@ -50,10 +51,13 @@ std::vector<int64_t> end_ids(const std::string& folder, const Json& config) {
 void check_prompt(const std::vector<int64_t>& prompt, const Architecture& a) {
   if (prompt.empty()) throw Error::input("prompt", "is empty").expected("at least one token");
   for (int64_t id : prompt) {
-    if (id < 0 || id >= a.vocabulary) throw Error::input("prompt", "id out of range").got(id).expected(fmt::format("0 to {}", a.vocabulary - 1));
+    if (id < 0 || id >= a.vocabulary)
+      throw Error::input("prompt", "id out of range").got(id).expected(fmt::format("0 to {}", a.vocabulary - 1));
   }
   if (static_cast<int64_t>(prompt.size()) >= a.max_positions) {
-    throw Error::input("prompt", "leaves no room to continue").got(prompt.size()).expected(fmt::format("fewer than the model's {} positions", a.max_positions));
+    throw Error::input("prompt", "leaves no room to continue")
+        .got(prompt.size())
+        .expected(fmt::format("fewer than the model's {} positions", a.max_positions));
   }
 }
 
@@ -62,7 +66,8 @@ std::vector<int64_t> prompt_of(const GenerateArguments& arguments, const ModelSo
   if (source.tokenizer_folder.empty()) {
     throw Error::input(arguments.model, "has no tokenizer").remedy("give the prompt as --prompt_ids");
   }
-  return parse_ids(on_first_rank(world, "prompt", [&] { return encode_text(source.tokenizer_folder, arguments.prompt); }));
+  return parse_ids(
+      on_first_rank(world, "prompt", [&] { return encode_text(source.tokenizer_folder, arguments.prompt); }));
 }
 
 }  // namespace
@@ -79,9 +84,11 @@ int64_t choose(const at::Tensor& logits, double temperature, double top_p, doubl
   return order[drawn].item<int64_t>();
 }
 
-std::vector<int64_t> generate(Model& model, const Mesh& mesh, const std::vector<int64_t>& prompt, const SamplingOptions& options) {
-  int64_t begin = static_cast<int64_t>(prompt.size());
-  int64_t end = std::min(begin + options.max_new_tokens, model.architecture().max_positions);
+std::vector<int64_t> generate(Model& model, const Mesh& mesh, const std::vector<int64_t>& prompt,
+                              const SamplingOptions& options) {
+  int64_t wanted = static_cast<int64_t>(prompt.size()) + options.max_new_tokens;
+  int64_t end = std::min(wanted, model.architecture().max_positions);
+  if (end < wanted && mesh.world().rank() == 0) EC_LOG(warning, "text ends at the model's {} positions", end);
   KeyValueCache cache = empty_cache(model.architecture(), model.weights().units.front()->zero(), end);
   Seed seed = Seed(options.seed).with("generate");
   std::vector<int64_t> ids = prompt, fresh = prompt;
@@ -104,12 +111,15 @@ int run_generate(const CommandLine& line, Session& session) {
   const Group& world = session.world();
   ModelSource source = open_folder_or_checkpoint(arguments.model);
   if (!source.architecture.causal || !source.architecture.head) {
-    throw Error::input(arguments.model, "is no language model that continues text").expected("GPT2LMHeadModel or LlamaForCausalLM");
+    throw Error::input(arguments.model, "is no language model that continues text")
+        .expected("GPT2LMHeadModel or LlamaForCausalLM");
   }
   std::vector<int64_t> prompt = prompt_of(arguments, source, world);
   check_prompt(prompt, source.architecture);
-  SamplingOptions options{.max_new_tokens = arguments.max_new_tokens, .temperature = arguments.temperature,
-                          .top_p = arguments.top_p, .seed = arguments.seed,
+  SamplingOptions options{.max_new_tokens = arguments.max_new_tokens,
+                          .temperature = arguments.temperature,
+                          .top_p = arguments.top_p,
+                          .seed = arguments.seed,
                           .ends = end_ids(arguments.model, source.config)};
   Recipe layout;
   layout.set_precision(arguments.precision);

@@ -11,15 +11,16 @@ namespace echelon {
 
 struct SamplingOptions {
   int64_t max_new_tokens = 64;
-  double temperature = 0;        ///< 0: the likeliest token
-  double top_p = 1;              ///< draw from the likeliest tokens that hold this share of probability
+  double temperature = 0;  ///< 0: the likeliest token
+  double top_p = 1;        ///< draw from the likeliest tokens that hold this share of probability
   int64_t seed = 0;
-  std::vector<int64_t> ends;     ///< generation stops behind any of these
+  std::vector<int64_t> ends;  ///< generation stops behind any of these
 };
 
-/// The prompt and what follows, up to max_new_tokens or the model's positions. Keys and values of earlier tokens are kept in
-/// one buffer. Every rank computes the same; the ranks of a mesh agree on each token. Collective.
-std::vector<int64_t> generate(Model& model, const Mesh& mesh, const std::vector<int64_t>& prompt, const SamplingOptions& options);
+/// The prompt and what follows, up to max_new_tokens or the model's positions. Keys and values of earlier tokens are
+/// kept in one buffer. Every rank computes the same; the ranks of a mesh agree on each token. Collective.
+std::vector<int64_t> generate(Model& model, const Mesh& mesh, const std::vector<int64_t>& prompt,
+                              const SamplingOptions& options);
 
 /// The next token for logits [V], drawn by `uniform` in [0, 1).
 int64_t choose(const at::Tensor& logits, double temperature, double top_p, double uniform);

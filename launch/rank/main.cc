@@ -39,6 +39,10 @@ int run(const CommandLine& line, Session& session) {
 }
 
 int rank_main(int argc, char** argv) {
+  if (argc == 2 && std::string(argv[1]) == "--version") {
+    std::printf("echelon-rank %s\n", ECHELON_VERSION);
+    return 0;
+  }
   CommandLine line = parse_command_line({argv + 1, argv + argc});
   std::string status_folder = rank_arguments().status_folder;
   SessionOptions options;

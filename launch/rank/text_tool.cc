@@ -23,8 +23,10 @@ std::string read_all(const Descriptor& pipe) {
   std::string text;
   std::array<char, 4096> buffer;
   for (ssize_t count; (count = ::read(pipe.get(), buffer.data(), buffer.size())) != 0;) {
-    if (count > 0) text.append(buffer.data(), count);
-    else if (errno != EINTR) break;
+    if (count > 0)
+      text.append(buffer.data(), count);
+    else if (errno != EINTR)
+      break;
   }
   return text;
 }
@@ -50,12 +52,15 @@ std::string run_tool(const std::string& tokenizer_folder, const std::string& com
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) throw system_error(Error::Kind::internal, script, "be given a pipe");
   Descriptor reading(ends[0]), writing(ends[1]);
-  pid_t child = start({installation.python, script, command, "--tokenizer=" + tokenizer_folder, argument}, writing.get());
+  pid_t child =
+      start({installation.python, script, command, "--tokenizer=" + tokenizer_folder, argument}, writing.get());
   writing = Descriptor();
   std::string text = read_all(reading);
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) throw Error::input(tokenizer_folder, "the tokenizer failed (its reason stands above)");
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    throw Error::input(tokenizer_folder, "the tokenizer failed (its reason stands above)");
   if (text.ends_with('\n')) text.pop_back();
   return text;
 }
@@ -76,7 +81,8 @@ std::vector<int64_t> parse_ids(const std::string& text) {
   for (const char* at = text.data(); at < end; ++at) {
     int64_t id = 0;
     auto [stop, failure] = std::from_chars(at, end, id);
-    if (failure != std::errc() || (stop != end && *stop != ',')) throw Error::input("prompt", "no list of ids").got(text);
+    if (failure != std::errc() || (stop != end && *stop != ','))
+      throw Error::input("prompt", "no list of ids").got(text);
     ids.push_back(id);
     at = stop;
   }

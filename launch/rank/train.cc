@@ -1,5 +1,7 @@
 // train, batches and eval: the commands around a recipe.
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 
@@ -11,6 +13,7 @@
 #include "launch/options/installation.h"
 #include "launch/rank/commands.h"
 #include "runtime/collective.h"
+#include "runtime/plan.h"
 #include "runtime/recipe/check.h"
 #include "runtime/run.h"
 #include "runtime/trainer.h"
@@ -41,6 +44,13 @@ Recipe checked_recipe(const std::string& name, const std::vector<std::string>& o
 
 MeshShape mesh_of(const Recipe& recipe) { return {.dp = recipe.mesh().dp(), .tp = recipe.mesh().tp()}; }
 
+/// The launcher has printed the recipe; what follows needs the model's tensors declared, though none is allocated.
+int dry_run(const TrainArguments& arguments) {
+  int ranks = std::max(1, arguments.ranks);
+  std::fputs(describe(plan_of(checked_recipe(arguments.recipe, arguments.overrides, ranks), ranks)).c_str(), stdout);
+  return 0;
+}
+
 void append(std::vector<TensorEntry>& entries, std::vector<at::Tensor>& values, const std::string& name, const at::Tensor& tensor) {
   entries.push_back({name, DType::I64, tensor.sizes().vec(), 0, 0});
   values.push_back(tensor.contiguous());
@@ -50,6 +60,7 @@ void append(std::vector<TensorEntry>& entries, std::vector<at::Tensor>& values, 
 
 int run_train(const CommandLine& line, Session& session) {
   TrainArguments arguments = train_arguments(line);
+  if (arguments.dry_run) return dry_run(arguments);
   Recipe recipe = checked_recipe(arguments.recipe, arguments.overrides, session.world().size());
   Mesh mesh(session.world(), mesh_of(recipe));
   RunOptions options{.folder = arguments.out,

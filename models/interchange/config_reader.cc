@@ -47,12 +47,13 @@ std::string ConfigReader::text(const std::string& key, const std::string& otherw
 
 Activation ConfigReader::activation(const std::string& key, const std::string& otherwise) const {
   static const std::map<std::string, Activation> known = {
-      {"gelu", Activation::gelu},           {"gelu_new", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh},
-      {"silu", Activation::silu},           {"swish", Activation::silu},         {"relu", Activation::relu}};
+      {"gelu", Activation::gelu}, {"gelu_new", Activation::gelu_tanh}, {"gelu_pytorch_tanh", Activation::gelu_tanh},
+      {"silu", Activation::silu}, {"swish", Activation::silu},         {"relu", Activation::relu}};
   std::string name = text(key, otherwise);
   auto found = known.find(name);
   if (found == known.end()) {
-    throw mistake(key, "activation is not implemented").got(name)
+    throw mistake(key, "activation is not implemented")
+        .got(name)
         .expected("gelu, gelu_new, gelu_pytorch_tanh, silu, swish or relu");
   }
   return found->second;
@@ -79,11 +80,15 @@ const Json* ConfigReader::object(const std::string& key) const {
   return &value;
 }
 
-ConfigReader ConfigReader::within(const std::string& key) const { return {config_.at(key), place_ + ": " + key, kind_}; }
+ConfigReader ConfigReader::within(const std::string& key) const {
+  return {config_.at(key), place_ + ": " + key, kind_};
+}
 
 void ConfigReader::require(const std::string& key, const Json& only) const {
   if (!has(key) || config_.at(key) == only) return;
-  throw mistake(key, "not implemented").got(dump_json(config_.at(key), {.non_finite_as_null = true})).expected(dump_json(only));
+  throw mistake(key, "not implemented")
+      .got(dump_json(config_.at(key), {.non_finite_as_null = true}))
+      .expected(dump_json(only));
 }
 
 void ConfigReader::refuse(const std::string& key) const {
@@ -100,11 +105,13 @@ Error ConfigReader::mistake(const std::string& key, std::string what) const {
 void check_shape(const Architecture& a, const ConfigReader& config, const std::string& width_key,
                  const std::string& heads_key, const std::string& kv_heads_key) {
   if (a.width % a.heads != 0) {
-    throw config.mistake(width_key, "is not a multiple of " + heads_key).got(a.width)
+    throw config.mistake(width_key, "is not a multiple of " + heads_key)
+        .got(a.width)
         .expected(fmt::format("a multiple of {}", a.heads));
   }
   if (a.heads % a.kv_heads != 0) {
-    throw config.mistake(kv_heads_key, "does not divide " + heads_key).got(a.kv_heads)
+    throw config.mistake(kv_heads_key, "does not divide " + heads_key)
+        .got(a.kv_heads)
         .expected(fmt::format("a divisor of {}", a.heads));
   }
   if (a.positions == Positions::rotary && a.head_width % 2 != 0) {

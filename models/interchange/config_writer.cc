@@ -40,11 +40,16 @@ std::string generation_config_text(const Json& config) {
 
 std::string dtype_text(at::ScalarType dtype) {
   switch (dtype) {
-    case at::kFloat: return "float32";
-    case at::kDouble: return "float64";
-    case at::kHalf: return "float16";
-    case at::kBFloat16: return "bfloat16";
-    default: throw Error::internal("export", "no dtype for weights").got(c10::toString(dtype));
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    default:
+      throw Error::internal("export", "no dtype for weights").got(c10::toString(dtype));
   }
 }
 

@@ -16,14 +16,14 @@ namespace echelon {
 /// `L` stands for a layer's index.
 struct NameRule {
   std::string_view ours, theirs;
-  bool transposed = false;      ///< the matrix is stored [in, out] (GPT-2's Conv1D)
-  int part = 0, parts = 1;      ///< one of `parts` equal pieces side by side on the stored tensor's last dim
-  bool only_untied = false;     ///< a second copy, written where the head is not tied; it wins on reading
+  bool transposed = false;   ///< the matrix is stored [in, out] (GPT-2's Conv1D)
+  int part = 0, parts = 1;   ///< one of `parts` equal pieces side by side on the stored tensor's last dim
+  bool only_untied = false;  ///< a second copy, written where the head is not tied; it wins on reading
 };
 
 /// Where one of our tensors stands in a checkpoint of the family's language model.
 struct TensorPlace {
-  std::string name;             ///< with the base prefix
+  std::string name;  ///< with the base prefix
   bool transposed = false;
   int part = 0, parts = 1;
   bool only_untied = false;
@@ -34,12 +34,12 @@ struct TensorPlace {
 
 struct Family {
   std::string model_type;
-  std::string base_prefix;                  ///< of all tensors but the head's, in a language model's checkpoint
-  std::string head_class, bare_class;       ///< values of `architectures`
-  std::vector<std::string> wider_classes;   ///< read as head_class, without what they have more
+  std::string base_prefix;                 ///< of all tensors but the head's, in a language model's checkpoint
+  std::string head_class, bare_class;      ///< values of `architectures`
+  std::vector<std::string> wider_classes;  ///< read as head_class, without what they have more
   std::vector<NameRule> names;
-  std::vector<std::string> float_keys;      ///< written with a decimal point even when whole
-  bool (*is_ignored)(std::string_view stored_name);   ///< buffers that old checkpoints carry
+  std::vector<std::string> float_keys;               ///< written with a decimal point even when whole
+  bool (*is_ignored)(std::string_view stored_name);  ///< buffers that old checkpoints carry
   bool tied_by_default;
 
   /// Reads a config: everything but the head, the pooler and whether it is tied.

@@ -9,7 +9,8 @@ namespace echelon {
 namespace {
 
 /// The part `slice` of a stored tensor [rows, columns] or [columns].
-at::Tensor read_box(const std::byte* data, at::ScalarType dtype, const std::vector<int64_t>& stored, const Slice& slice) {
+at::Tensor read_box(const std::byte* data, at::ScalarType dtype, const std::vector<int64_t>& stored,
+                    const Slice& slice) {
   at::Tensor out = at::empty(slice.sizes, dtype);
   bool is_matrix = stored.size() == 2;
   size_t item = out.element_size();
@@ -29,13 +30,18 @@ at::Tensor read_box(const std::byte* data, at::ScalarType dtype, const std::vect
 
 at::ScalarType weight_type(const TensorEntry& entry, const std::string& place) {
   switch (entry.dtype) {
-    case DType::F16: return at::kHalf;
-    case DType::BF16: return at::kBFloat16;
-    case DType::F32: return at::kFloat;
-    case DType::F64: return at::kDouble;
+    case DType::F16:
+      return at::kHalf;
+    case DType::BF16:
+      return at::kBFloat16;
+    case DType::F32:
+      return at::kFloat;
+    case DType::F64:
+      return at::kDouble;
     default:
       throw Error::input(place, fmt::format("tensor \"{}\" is no weight", entry.name))
-          .got(dtype_name(entry.dtype)).expected("F16, BF16, F32 or F64");
+          .got(dtype_name(entry.dtype))
+          .expected("F16, BF16, F32 or F64");
   }
 }
 
@@ -50,7 +56,8 @@ at::Tensor FolderReader::read(const std::string& name, const Slice& slice) {
   }
   std::vector<int64_t> stored_sizes = tensor.place.stored_sizes(tensor.sizes);
   stored.offsets.back() += stored_sizes.back() / tensor.place.parts * tensor.place.part;
-  at::Tensor box = read_box(folder_.tensors().data(*tensor.entry), weight_type(*tensor.entry, folder_.path()), stored_sizes, stored);
+  at::Tensor box =
+      read_box(folder_.tensors().data(*tensor.entry), weight_type(*tensor.entry, folder_.path()), stored_sizes, stored);
   return tensor.place.transposed ? box.t() : box;
 }
 

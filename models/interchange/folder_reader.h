@@ -13,7 +13,7 @@ namespace echelon {
 struct StoredTensor {
   const TensorEntry* entry = nullptr;
   TensorPlace place;
-  std::vector<int64_t> sizes;   ///< ours
+  std::vector<int64_t> sizes;  ///< ours
 };
 
 /// Copies nothing but the bytes of the slice that is asked for: rows in one piece, columns row by row; what is stored
@@ -29,7 +29,8 @@ class FolderReader : public TensorReader {
   std::map<std::string, StoredTensor> tensors_;
 };
 
-/// The torch type of a weight's dtype. Errors: Error::input naming the tensor, for what is no floating point type of weights.
+/// The torch type of a weight's dtype. Errors: Error::input naming the tensor, for what is no floating point type of
+/// weights.
 at::ScalarType weight_type(const TensorEntry& entry, const std::string& place);
 
 }  // namespace echelon

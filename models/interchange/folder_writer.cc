@@ -24,11 +24,16 @@ namespace fs = std::filesystem;
 
 DType dtype_of(at::ScalarType dtype) {
   switch (dtype) {
-    case at::kFloat: return DType::F32;
-    case at::kDouble: return DType::F64;
-    case at::kHalf: return DType::F16;
-    case at::kBFloat16: return DType::BF16;
-    default: throw Error::internal("export", "no dtype for weights").got(c10::toString(dtype));
+    case at::kFloat:
+      return DType::F32;
+    case at::kDouble:
+      return DType::F64;
+    case at::kHalf:
+      return DType::F16;
+    case at::kBFloat16:
+      return DType::BF16;
+    default:
+      throw Error::internal("export", "no dtype for weights").got(c10::toString(dtype));
   }
 }
 
@@ -49,7 +54,7 @@ void together(const Group& world, const std::string& what, const std::function<v
 /// The files of a folder: which stored tensor stands in which, the same on every rank.
 struct Plan {
   std::vector<std::vector<TensorEntry>> shards;
-  std::map<std::string, size_t> shard_of;   ///< by stored name
+  std::map<std::string, size_t> shard_of;  ///< by stored name
   SafetensorsIndex index;
 };
 
@@ -59,7 +64,8 @@ Plan make_plan(const Architecture& architecture, const StoredForm& form, const F
   for (const NamedShape& tensor : tensors_of(architecture)) {
     for (const TensorPlace& place : form.places(tensor.name)) {
       if (place.part > 0) continue;
-      TensorEntry entry{.name = place.name, .dtype = dtype_of(options.dtype), .shape = place.stored_sizes(tensor.sizes)};
+      TensorEntry entry{
+          .name = place.name, .dtype = dtype_of(options.dtype), .shape = place.stored_sizes(tensor.sizes)};
       bytes.push_back(static_cast<int64_t>(tensor_bytes(entry.dtype, entry.shape)));
       entries.push_back(std::move(entry));
     }
@@ -82,7 +88,10 @@ Plan make_plan(const Architecture& architecture, const StoredForm& form, const F
 class FolderWriter {
  public:
   FolderWriter(std::string folder, Model& model, const Json& config, const FolderOptions& options)
-      : folder_(std::move(folder)), model_(model), config_(config), options_(options),
+      : folder_(std::move(folder)),
+        model_(model),
+        config_(config),
+        options_(options),
         family_(find_family(config.at("model_type"), "config", Error::Kind::internal)),
         form_(family_, model.architecture()),
         world_(model.weights().units.front()->zero().mesh.world()) {
@@ -94,11 +103,12 @@ class FolderWriter {
     make_staging();
     try {
       together(world_, folder_, [this] { open_files(); });
-      model_.weights().visit_whole([](Unit& unit) { return unit.master(); },
-                                   [this](const Parameter& parameter, const at::Tensor& whole) { visit(parameter, whole); });
+      model_.weights().visit_whole(
+          [](Unit& unit) { return unit.master(); },
+          [this](const Parameter& parameter, const at::Tensor& whole) { visit(parameter, whole); });
       together(world_, folder_, [this] { finish_files(); });
       together(world_, folder_, [this] { commit(); });
-    } catch (const Error&) {
+    } catch (...) {
       files_.clear();
       if (world_.rank() == 0) remove(staging_);
       throw;
@@ -122,9 +132,12 @@ class FolderWriter {
     if (!exists(folder_)) return;
     if (!is_folder(folder_)) throw Error::storage(folder_, "is not a folder");
     for (const std::string& name : list_folder(folder_)) {
-      bool ours = name == "config.json" || name == "generation_config.json" || is_tokenizer_file(name) ||
-                  (name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")));
-      if (!ours) throw Error::storage(folder_, fmt::format("holds \"{}\", which is no part of a model", name)).remedy("name another folder");
+      bool ours =
+          name == "config.json" || name == "generation_config.json" || is_tokenizer_file(name) ||
+          (name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")));
+      if (!ours)
+        throw Error::storage(folder_, fmt::format("holds \"{}\", which is no part of a model", name))
+            .remedy("name another folder");
     }
   }
 
@@ -155,7 +168,8 @@ class FolderWriter {
 
   void write(SafetensorsWriter& file, const TensorPlace& place, const at::Tensor& whole) {
     at::Tensor values = whole.to(options_.dtype);
-    if (options_.dtype == at::kHalf && !at::isfinite(values).all().item<bool>() && at::isfinite(whole).all().item<bool>()) {
+    if (options_.dtype == at::kHalf && !at::isfinite(values).all().item<bool>() &&
+        at::isfinite(whole).all().item<bool>()) {
       throw Error::numerics(place.name, "has values beyond float16").remedy("export as bfloat16 or float32");
     }
     values = form_.put(place, values);
@@ -201,7 +215,7 @@ class FolderWriter {
   }
 
   static void remove(const std::string& folder) {
-    std::error_code ignored;   // what is left behind is named .partial-… and does no harm
+    std::error_code ignored;  // what is left behind is named .partial-… and does no harm
     fs::remove_all(folder, ignored);
   }
 
@@ -213,7 +227,7 @@ class FolderWriter {
   StoredForm form_;
   const Group& world_;
   Plan plan_;
-  std::vector<std::unique_ptr<SafetensorsWriter>> files_;   // null: another rank's
+  std::vector<std::unique_ptr<SafetensorsWriter>> files_;  // null: another rank's
   std::optional<Error> failure_;
 };
 

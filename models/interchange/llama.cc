@@ -18,8 +18,7 @@ Rope read_rope_object(const ConfigReader& rope, double theta) {
     throw rope.mistake(type_key, "rope type is not implemented").got(type).expected("default or linear");
   }
   rope.require("partial_rotary_factor", 1.0);
-  return {rope.number("rope_theta", 1e-6, 1e18, theta),
-          type == "linear" ? rope.number("factor", 1e-6, 1e9, 1) : 1};
+  return {rope.number("rope_theta", 1e-6, 1e18, theta), type == "linear" ? rope.number("factor", 1e-6, 1e9, 1) : 1};
 }
 
 Rope read_rope(const ConfigReader& config) {
@@ -64,7 +63,8 @@ void read(const ConfigReader& config, Architecture& a) {
 }
 
 Json write(const ModelShape& shape) {
-  if (shape.dropout.value_or(0) > 0) throw Error::recipe("model.architecture.dropout", "llama has attention dropout only");
+  if (shape.dropout.value_or(0) > 0)
+    throw Error::recipe("model.architecture.dropout", "llama has attention dropout only");
   int64_t width = shape.width.value_or(4096), heads = shape.heads.value_or(32);
   int64_t feed_forward = (8 * width / 3 + 31) / 32 * 32;
   return {{"vocab_size", shape.vocabulary.value_or(32000)},
@@ -93,7 +93,6 @@ void finish(Json& config, const Architecture& a) {
   config["rope_parameters"] = rope;
   config["rope_theta"] = a.rope_theta;
   rope.erase("rope_theta");
-  rope["type"] = "linear";
   config["rope_scaling"] = linear ? rope : Json(nullptr);
 }
 
@@ -102,29 +101,28 @@ bool is_ignored(std::string_view name) { return name.ends_with(".inv_freq"); }
 }  // namespace
 
 const Family& llama_family() {
-  static const Family family{
-      .model_type = "llama",
-      .base_prefix = "model.",
-      .head_class = "LlamaForCausalLM",
-      .bare_class = "LlamaModel",
-      .names = {{"embeddings.tokens", "model.embed_tokens"},
-                {"layers.L.attention_norm", "model.layers.L.input_layernorm"},
-                {"layers.L.attention.query", "model.layers.L.self_attn.q_proj"},
-                {"layers.L.attention.key", "model.layers.L.self_attn.k_proj"},
-                {"layers.L.attention.value", "model.layers.L.self_attn.v_proj"},
-                {"layers.L.attention.output", "model.layers.L.self_attn.o_proj"},
-                {"layers.L.feed_forward_norm", "model.layers.L.post_attention_layernorm"},
-                {"layers.L.feed_forward.gate", "model.layers.L.mlp.gate_proj"},
-                {"layers.L.feed_forward.up", "model.layers.L.mlp.up_proj"},
-                {"layers.L.feed_forward.down", "model.layers.L.mlp.down_proj"},
-                {"final_norm", "model.norm"},
-                {"head", "lm_head"}},
-      .float_keys = {"rms_norm_eps", "initializer_range", "attention_dropout", "rope_theta"},
-      .is_ignored = is_ignored,
-      .tied_by_default = false,
-      .read = read,
-      .write = write,
-      .finish = finish};
+  static const Family family{.model_type = "llama",
+                             .base_prefix = "model.",
+                             .head_class = "LlamaForCausalLM",
+                             .bare_class = "LlamaModel",
+                             .names = {{"embeddings.tokens", "model.embed_tokens"},
+                                       {"layers.L.attention_norm", "model.layers.L.input_layernorm"},
+                                       {"layers.L.attention.query", "model.layers.L.self_attn.q_proj"},
+                                       {"layers.L.attention.key", "model.layers.L.self_attn.k_proj"},
+                                       {"layers.L.attention.value", "model.layers.L.self_attn.v_proj"},
+                                       {"layers.L.attention.output", "model.layers.L.self_attn.o_proj"},
+                                       {"layers.L.feed_forward_norm", "model.layers.L.post_attention_layernorm"},
+                                       {"layers.L.feed_forward.gate", "model.layers.L.mlp.gate_proj"},
+                                       {"layers.L.feed_forward.up", "model.layers.L.mlp.up_proj"},
+                                       {"layers.L.feed_forward.down", "model.layers.L.mlp.down_proj"},
+                                       {"final_norm", "model.norm"},
+                                       {"head", "lm_head"}},
+                             .float_keys = {"rms_norm_eps", "initializer_range", "attention_dropout", "rope_theta"},
+                             .is_ignored = is_ignored,
+                             .tied_by_default = false,
+                             .read = read,
+                             .write = write,
+                             .finish = finish};
   return family;
 }
 

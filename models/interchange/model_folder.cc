@@ -14,8 +14,10 @@ void check_weights_are_there(const std::string& path) {
   if (exists(join_path(path, "model.safetensors")) || exists(join_path(path, "model.safetensors.index.json"))) return;
   for (const std::string& name : list_folder(path)) {
     if (name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth") || name.ends_with(".ckpt")) {
-      throw Error::input(join_path(path, name), "weights as a pickle are not read, because loading one runs code of its author")
-          .expected("model.safetensors").remedy("convert it with transformers: save_pretrained(…) of the loaded model");
+      throw Error::input(join_path(path, name),
+                         "weights as a pickle are not read, because loading one runs code of its author")
+          .expected("model.safetensors")
+          .remedy("convert it with transformers: save_pretrained(…) of the loaded model");
     }
   }
   throw Error::input(path, "no weights").expected("model.safetensors or model.safetensors.index.json");

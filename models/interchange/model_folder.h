@@ -11,7 +11,8 @@ namespace echelon {
 
 class ModelFolder {
  public:
-  /// Errors: Error::input when it is no folder, config.json or the weights are missing or damaged, or weights are a pickle.
+  /// Errors: Error::input when it is no folder, config.json or the weights are missing or damaged, or weights are a
+  /// pickle.
   static ModelFolder open(const std::string& path);
 
   const std::string& path() const { return path_; }

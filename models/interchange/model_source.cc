@@ -21,7 +21,8 @@ std::optional<bool> asks_for_head(const Json& config, const Family& family, cons
   std::string name = found->front();
   if (name == family.bare_class) return false;
   if (family.is_head_class(name)) return true;
-  throw Error::input(place + ": architectures", "class is not implemented").got(name)
+  throw Error::input(place + ": architectures", "class is not implemented")
+      .got(name)
       .expected(fmt::format("{} or {}", family.head_class, family.bare_class));
 }
 
@@ -107,8 +108,9 @@ void check_tensor_parallel(const Architecture& architecture, int tp) {
   for (int64_t size = 1; size <= architecture.kv_heads; ++size) {
     if (divides(size)) sizes.push_back(size);
   }
-  throw Error::recipe("mesh.tp", fmt::format("tensor parallel size {} does not divide {} attention heads and {} key heads", tp,
-                                             architecture.heads, architecture.kv_heads))
+  throw Error::recipe("mesh.tp",
+                      fmt::format("tensor parallel size {} does not divide {} attention heads and {} key heads", tp,
+                                  architecture.heads, architecture.kv_heads))
       .expected(fmt::format("{}", fmt::join(sizes, ", ")));
 }
 

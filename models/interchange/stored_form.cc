@@ -8,7 +8,8 @@ std::vector<TensorPlace> StoredForm::places(const std::string& tensor) const {
   std::vector<TensorPlace> chosen;
   for (TensorPlace place : family_.places(tensor)) {
     if (place.only_untied && architecture_.tied) continue;
-    if (!architecture_.head && place.name.starts_with(family_.base_prefix)) place.name.erase(0, family_.base_prefix.size());
+    if (!architecture_.head && place.name.starts_with(family_.base_prefix))
+      place.name.erase(0, family_.base_prefix.size());
     chosen.push_back(std::move(place));
   }
   return chosen;

@@ -45,7 +45,9 @@ class Lister {
   }
 
  private:
-  void matrix(const std::string& name, int64_t rows, int64_t columns) { tensors.push_back({name + ".weight", {rows, columns}}); }
+  void matrix(const std::string& name, int64_t rows, int64_t columns) {
+    tensors.push_back({name + ".weight", {rows, columns}});
+  }
   void linear(const std::string& name, int64_t outputs, int64_t inputs, bool bias) {
     matrix(name, outputs, inputs);
     if (bias) tensors.push_back({name + ".bias", {outputs}});

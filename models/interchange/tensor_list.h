@@ -10,7 +10,7 @@
 namespace echelon {
 
 struct NamedShape {
-  std::string name;              ///< as class Model names it
+  std::string name;  ///< as class Model names it
   std::vector<int64_t> sizes;
 };
 

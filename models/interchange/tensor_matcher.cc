@@ -1,6 +1,5 @@
 #include "models/interchange/tensor_matcher.h"
 
-#include <algorithm>
 #include <cstring>
 #include <set>
 
@@ -10,14 +9,12 @@ namespace echelon {
 
 namespace {
 
-constexpr size_t kMostNames = 20;   // a wrong folder may differ in thousands
+constexpr size_t kMostNames = 20;  // a wrong folder may differ in thousands
 
-std::string listed(std::vector<std::string> names) {
-  std::sort(names.begin(), names.end());
-  size_t hidden = names.size() > kMostNames ? names.size() - kMostNames : 0;
-  names.resize(names.size() - hidden);
-  std::string text = fmt::format("{}", fmt::join(names, ", "));
-  return hidden > 0 ? fmt::format("{} and {} more", text, hidden) : text;
+std::string listed(const std::set<std::string>& names) {
+  auto end = names.size() > kMostNames ? std::next(names.begin(), kMostNames) : names.end();
+  std::string text = fmt::format("{}", fmt::join(names.begin(), end, ", "));
+  return end == names.end() ? text : fmt::format("{} and {} more", text, names.size() - kMostNames);
 }
 
 bool same_bytes(const ModelFolder& folder, const TensorEntry& a, const TensorEntry& b) {
@@ -32,9 +29,10 @@ class Matcher {
   Match run() {
     for (const NamedShape& tensor : tensors_of(architecture_)) find(tensor);
     if (architecture_.head && architecture_.tied) note_copies_of_tied_head();
-    std::vector<std::string> unexpected = unexpected_tensors();
+    std::set<std::string> unexpected = unexpected_tensors();
     if (!missing_.empty()) throw missing_tensors(unexpected);
-    if (!unexpected.empty()) match_.warnings.push_back(folder_.path() + ": tensors that are not used: " + listed(unexpected));
+    if (!unexpected.empty())
+      match_.warnings.push_back(folder_.path() + ": tensors that are not used: " + listed(unexpected));
     return std::move(match_);
   }
 
@@ -46,7 +44,8 @@ class Matcher {
       const TensorEntry* entry = folder_.find(place.name);
       if (!entry) continue;
       if (stored.entry && !same_bytes(folder_, *stored.entry, *entry)) {
-        match_.warnings.push_back(fmt::format("{}: {} and {} differ; the latter is used", folder_.path(), stored.entry->name, entry->name));
+        match_.warnings.push_back(
+            fmt::format("{}: {} and {} differ; the latter is used", folder_.path(), stored.entry->name, entry->name));
       }
       stored.entry = entry;
       used_.insert(entry->name);
@@ -67,14 +66,15 @@ class Matcher {
     std::vector<int64_t> expected = stored.place.stored_sizes(stored.sizes);
     if (stored.entry->shape == expected) return;
     throw Error::input(folder_.path(), fmt::format("tensor \"{}\" has the wrong shape", stored.entry->name))
-        .got(stored.entry->shape).expected(fmt::format("{}, as config.json says", expected));
+        .got(stored.entry->shape)
+        .expected(fmt::format("{}, as config.json says", expected));
   }
 
   void note_missing(const NamedShape& tensor) {
     TensorPlace place = folder_.family().places(tensor.name).front();
     std::string shown = fmt::format("{} {}", place.name, place.stored_sizes(tensor.sizes));
     if (!is_head_tensor(tensor.name)) {
-      missing_.push_back(shown);
+      missing_.insert(shown);  // several of ours may be parts of it
       return;
     }
     match_.drawn.push_back(tensor.name);
@@ -93,16 +93,16 @@ class Matcher {
     }
   }
 
-  std::vector<std::string> unexpected_tensors() const {
-    std::vector<std::string> names;
+  std::set<std::string> unexpected_tensors() const {
+    std::set<std::string> names;
     for (const TensorEntry* entry : folder_.tensors().entries()) {
       if (used_.contains(entry->name) || folder_.family().is_ignored(entry->name)) continue;
-      names.push_back(fmt::format("{} {}", entry->name, entry->shape));
+      names.insert(fmt::format("{} {}", entry->name, entry->shape));
     }
     return names;
   }
 
-  Error missing_tensors(const std::vector<std::string>& unexpected) const {
+  Error missing_tensors(const std::set<std::string>& unexpected) const {
     std::string text = "tensors are missing: " + listed(missing_);
     if (!unexpected.empty()) text += "; and not expected: " + listed(unexpected);
     return Error::input(folder_.path(), text);
@@ -111,20 +111,22 @@ class Matcher {
   const ModelFolder& folder_;
   const Architecture& architecture_;
   Match match_;
-  std::vector<std::string> missing_;
+  std::set<std::string> missing_;
   std::set<std::string> used_;
 };
 
 }  // namespace
 
-Match match_tensors(const ModelFolder& folder, const Architecture& architecture) { return Matcher(folder, architecture).run(); }
+Match match_tensors(const ModelFolder& folder, const Architecture& architecture) {
+  return Matcher(folder, architecture).run();
+}
 
 bool stored_as_tied(const ModelFolder& folder, std::vector<std::string>& warnings) {
   const TensorEntry* tokens = folder.find(folder.family().places("embeddings.tokens.weight").front().name);
   const TensorEntry* head = folder.find(folder.family().places("head.weight").front().name);
   if (!tokens || !head || same_bytes(folder, *tokens, *head)) return true;
-  warnings.push_back(fmt::format("{}: config.json ties {} to {}, but they differ; both are kept, apart", folder.path(), head->name,
-                                 tokens->name));
+  warnings.push_back(fmt::format("{}: config.json ties {} to {}, but they differ; both are kept, apart", folder.path(),
+                                 head->name, tokens->name));
   return false;
 }
 

@@ -24,10 +24,13 @@ constexpr const char* parts_of_a_step[] = {"compute", "communication", "optimize
 constexpr char style[] = R"css(
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--ink:#1b2430;--soft:#667385;--line:#e4e8ee;
 --c0:#2f6fde;--c1:#e0762f;--c2:#2f9e63;--c3:#8a5cd6;--c4:#9aa5b4}
-@media(prefers-color-scheme:dark){:root{--page:#0f141a;--card:#171e27;--ink:#e6ebf2;--soft:#93a1b3;--line:#27313d;
+@media(prefers-color-scheme:dark){:root{--page:#0f141a;--card:#171e27;--ink:#e6ebf2;--soft:#93a1b3;
+--line:#27313d;
 --c0:#6ba1ff;--c1:#f39a5b;--c2:#5ac78d;--c3:#b392f0;--c4:#6b7787}}
-*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,"Segoe UI",sans-serif}
-main{max-width:1240px;margin:0 auto;padding:32px 20px 60px}h1{font-size:26px;margin:0 0 2px}h2{font-size:17px;margin:34px 0 12px}
+*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);
+font:15px/1.5 system-ui,"Segoe UI",sans-serif}
+main{max-width:1240px;margin:0 auto;padding:32px 20px 60px}h1{font-size:26px;margin:0 0 2px}h2{font-size:17px;
+margin:34px 0 12px}
 p.sub{color:var(--soft);margin:0 0 22px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(132px,1fr));gap:12px;margin-bottom:18px}
 .tile,figure,table,details{background:var(--card);border:1px solid var(--line);border-radius:10px}
@@ -39,12 +42,18 @@ figcaption small{color:var(--soft);font-weight:400}svg{width:100%;height:auto;di
 .grid{stroke:var(--line);stroke-width:1}.tick{fill:var(--soft);font-size:11px}
 .curve{fill:none;stroke-width:1.8;stroke-linejoin:round}.faint{opacity:.33}.area{opacity:.85}
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}
-.curve{stroke:var(--c)}.area,.dot{fill:var(--c)}.legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;color:var(--soft)}
-.legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px;background:var(--c);vertical-align:-1px}
-table{border-collapse:separate;border-spacing:0;width:100%;overflow:hidden}td,th{padding:7px 16px;text-align:left;
-border-top:1px solid var(--line)}tr:first-child>*{border-top:0}th{color:var(--soft);font-weight:500}td.n{text-align:right;
-font-variant-numeric:tabular-nums}.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:14px;
-align-items:start}details{padding:10px 16px}summary{cursor:pointer;font-weight:600}pre{overflow:auto;font-size:13px}
+.curve{stroke:var(--c)}.area,.dot{fill:var(--c)}.legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;
+color:var(--soft)}
+.legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px;background:var(--c);
+vertical-align:-1px}
+table{border-collapse:separate;border-spacing:0;width:100%;overflow:hidden}td,th{padding:7px 16px;
+text-align:left;
+border-top:1px solid var(--line)}tr:first-child>*{border-top:0}th{color:var(--soft);font-weight:500}
+td.n{text-align:right;
+font-variant-numeric:tabular-nums}.two{display:grid;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:14px;
+align-items:start}details{padding:10px 16px}summary{cursor:pointer;font-weight:600}pre{overflow:auto;
+font-size:13px}
 )css";
 
 double number_or_nan(const Json& object, const std::string& key) {

@@ -75,7 +75,9 @@ def write_tokens(prefix, count):
 def write_model(folder):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(1)
     config = GPT2Config(
         vocab_size=VOCABULARY,

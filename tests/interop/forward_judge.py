@@ -49,8 +49,8 @@ def forward_job(tiny, folder):
         stored["labels"] = random_labels(tiny, inputs)
         expected |= expected_gradients(tiny, inputs, stored["labels"])
     save_file(stored, stem + ".in")
-    job = {"do": "forward", "model": tiny.folder, "input": stem + ".in", "output": stem + ".out", "gradients": gradients}
-    return job | tiny.layout(), expected
+    job = {"do": "forward", "model": tiny.folder, "input": stem + ".in", "output": stem + ".out"}
+    return job | {"gradients": gradients} | tiny.layout(), expected
 
 
 def compare(job, expected):
@@ -105,7 +105,8 @@ def judge(driver, count, folder):
             wrong, errors = compare(job, expected)
             failures += [f"{place}: {each}" for each in wrong]
             worst = [max(pair) for pair in zip(worst, errors)]
-    return failures, f"{len(jobs)} jobs, seeds 0 to {count - 1} of each family: outputs off by at most {worst[0]:.2g}, gradients {worst[1]:.2g}"
+    return failures, (f"{len(jobs)} jobs, seeds 0 to {count - 1} of each family: outputs off by at most {worst[0]:.2g}, "
+                      f"gradients by {worst[1]:.2g}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 // Runs many small jobs of the rank program in one process, with ranks as threads: forwards, round trips, generations.
 //
-//     model_driver JOBS.json        [{"do": "forward", "model": DIR, "input": F, "output": F, "dp": 1, "tp": 2, "gradients": true},
-//                                    {"do": "copy", "model": DIR, "out": DIR, "dp": 2, "tp": 1, "max_shard_bytes": 4000},
-//                                    {"do": "generate", "model": DIR, "prompt": [1, 2], "max_new_tokens": 9, "tp": 2}, …]
+//     model_driver JOBS.json        [{"do": "forward", "model": DIR, "input": F, "output": F, "dp": 1, "tp": 2,
+//     "gradients": true},
+//                                    {"do": "copy", "model": DIR, "out": DIR, "dp": 2, "tp": 1, "max_shard_bytes":
+//                                    4000},
+//                                    {"do": "generate", "model": DIR, "prompt": [1, 2], "max_new_tokens": 9, "tp": 2},
+//                                    …]
 //
 // Prints one line of JSON for each job: what it gave, or {"error": sentence}.
 #include <cstdio>
@@ -30,8 +33,12 @@ Recipe layout_of(const Json& job) {
 }
 
 void run_forward_job(const Json& job, const Group& world) {
-  forward({.model = job.at("model"), .input = job.at("input"), .output = job.at("output"),
-           .precision = job.value("bf16", false) ? BF16 : FP32, .gradients = job.value("gradients", false), .layout = layout_of(job)},
+  forward({.model = job.at("model"),
+           .input = job.at("input"),
+           .output = job.at("output"),
+           .precision = job.value("bf16", false) ? BF16 : FP32,
+           .gradients = job.value("gradients", false),
+           .layout = layout_of(job)},
           world);
 }
 
@@ -44,10 +51,11 @@ void run_copy_job(const Json& job, const Group& world) {
 
 std::vector<int64_t> run_generate_job(const Json& job, const Group& world) {
   LoadedModel loaded(open_model(job.at("model")), world, layout_of(job));
-  return generate(loaded.model, loaded.mesh, job.at("prompt"), {.max_new_tokens = job.at("max_new_tokens"),
-                                                                .temperature = job.value("temperature", 0.0),
-                                                                .top_p = job.value("top_p", 1.0),
-                                                                .seed = job.value("seed", int64_t{0})});
+  return generate(loaded.model, loaded.mesh, job.at("prompt"),
+                  {.max_new_tokens = job.at("max_new_tokens"),
+                   .temperature = job.value("temperature", 0.0),
+                   .top_p = job.value("top_p", 1.0),
+                   .seed = job.value("seed", int64_t{0})});
 }
 
 Json run(const Json& job) {

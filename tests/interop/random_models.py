@@ -50,7 +50,8 @@ class Tiny:
         return transformers.GPT2Config(
             n_layer=self.random.choice([1, 2]), n_head=heads, n_embd=heads * self.random.choice([3, 5, 8, 11]),
             n_inner=self.random.choice([None, 17, 30]), vocab_size=self.random.choice([37, 64, 101]),
-            n_positions=self.random.choice([16, 19]), activation_function=self.random.choice(["gelu_new", "gelu", "relu", "silu"]),
+            n_positions=self.random.choice([16, 19]),
+            activation_function=self.random.choice(["gelu_new", "gelu", "relu", "silu"]),
             tie_word_embeddings=self.random.random() < 0.6, bos_token_id=None, eos_token_id=None,
             attn_implementation="eager")
 
@@ -67,7 +68,8 @@ class Tiny:
             intermediate_size=self.random.choice([13, 24]), vocab_size=self.random.choice([37, 64, 101]),
             max_position_embeddings=self.random.choice([16, 19]), attention_bias=self.random.random() < 0.5,
             mlp_bias=self.random.random() < 0.5, tie_word_embeddings=self.random.random() < 0.4, rope_parameters=rope,
-            pad_token_id=self.random.choice([None, 0, 5]), bos_token_id=None, eos_token_id=None, attn_implementation="eager")
+            pad_token_id=self.random.choice([None, 0, 5]), bos_token_id=None, eos_token_id=None,
+            attn_implementation="eager")
 
     def bert_config(self):
         heads = self.random.choice([1, 2, 3, 4])

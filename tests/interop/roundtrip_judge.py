@@ -2,8 +2,9 @@
 
     roundtrip_judge.py model_driver [--models=30]
 
-transformers writes, Echelon copies (import and export, on some mesh), transformers loads without a missing, unexpected or
-mismatched key and saves, Echelon copies again: the same names and bytes of every tensor all along, and the same config.
+transformers writes, Echelon copies (import and export, on some mesh), transformers loads without a missing, unexpected
+or mismatched key and saves, Echelon copies again: the same names and bytes of every tensor all along, and the same
+config.
 """
 
 import glob

@@ -37,8 +37,12 @@ class Interchange : public ::testing::Test {
 };
 
 Json config_of(const std::string& family, std::optional<bool> tied = {}) {
-  ModelShape shape{.layers = 2, .width = 12, .heads = 4, .feed_forward = 20, .vocabulary = 23, .positions = 9, .tied = tied};
-  if (family == "llama") shape.kv_heads = 2;
+  ModelShape shape{
+      .layers = 2, .width = 12, .heads = 4, .feed_forward = 20, .vocabulary = 23, .positions = 9, .tied = tied};
+  if (family == "llama") {
+    shape.kv_heads = 2;
+    shape.head_width = 6;
+  }
   return config_of_shape(family, shape);
 }
 
@@ -73,7 +77,8 @@ class Distinct : public TensorReader {
 };
 
 /// Writes a model with distinct values from `world`.
-void write(const Group& world, const std::string& folder, const Json& config, MeshShape shape, const FolderOptions& options = {}) {
+void write(const Group& world, const std::string& folder, const Json& config, MeshShape shape,
+           const FolderOptions& options = {}) {
   ModelSource source = source_of(config);
   Mesh mesh(world, shape);
   Zero zero(mesh, {});
@@ -101,7 +106,8 @@ Tensors read_tensors(const std::string& folder) {
 
 void write_tensors(const std::string& folder, const Tensors& tensors) {
   std::vector<TensorEntry> entries;
-  for (const auto& [name, values] : tensors) entries.push_back({.name = name, .dtype = DType::F32, .shape = values.sizes().vec()});
+  for (const auto& [name, values] : tensors)
+    entries.push_back({.name = name, .dtype = DType::F32, .shape = values.sizes().vec()});
   SafetensorsWriter writer(join_path(folder, "model.safetensors"), entries, {});
   for (const auto& [name, values] : tensors) {
     at::Tensor flat = values.contiguous();
@@ -121,7 +127,10 @@ void change_tensors(const std::string& folder, const std::function<void(Tensors&
 void change_config(const std::string& folder, const std::string& key, Json value) {
   std::string file = join_path(folder, "config.json");
   Json config = parse_json(read_file(file, Error::Kind::input, 1 << 20), file);
-  if (value.is_discarded()) config.erase(key); else config[key] = std::move(value);
+  if (value.is_discarded())
+    config.erase(key);
+  else
+    config[key] = std::move(value);
   write_file_atomically(file, dump_json(config, 2));
 }
 
@@ -150,7 +159,8 @@ TEST_F(Interchange, ListsTheTensorsThatTheModelDeclares) {
     std::vector<NamedShape> listed = tensors_of(source.architecture);
     auto declared = model.weights().parameters();
     ASSERT_EQ(listed.size(), declared.size()) << config;
-    for (const NamedShape& tensor : listed) EXPECT_EQ(model.weights().at(tensor.name).layout().sizes, tensor.sizes) << tensor.name;
+    for (const NamedShape& tensor : listed)
+      EXPECT_EQ(model.weights().at(tensor.name).layout().sizes, tensor.sizes) << tensor.name;
     EXPECT_EQ(static_cast<double>(model.weights().elements()), count_elements(source.architecture));
   }
 }
@@ -186,7 +196,8 @@ TEST_F(Interchange, RanksWriteTheFilesOfOne) {
     EXPECT_GT(names.size(), 4u);
     for (const std::string& name : names) {
       EXPECT_EQ(read_file(join_path(path("one"), name), Error::Kind::input, 1 << 20),
-                read_file(join_path(path("four"), name), Error::Kind::input, 1 << 20)) << name;
+                read_file(join_path(path("four"), name), Error::Kind::input, 1 << 20))
+          << name;
     }
   }
 }
@@ -201,10 +212,12 @@ TEST_F(Interchange, RanksReadTheirSlicesOfAFolder) {
       Model model(source.architecture, zero);
       load_weights(model, source, Seed(0));
       Distinct expected(source.architecture);
-      model.weights().visit_whole([](Unit& unit) { return unit.master(); }, [&](const Parameter& parameter, const at::Tensor& whole) {
-        at::Tensor values = expected.read(parameter.name(), Slice::whole(parameter.layout().sizes));
-        EXPECT_TRUE(at::equal(whole, values.to(at::kFloat))) << parameter.name();
-      });
+      model.weights().visit_whole([](Unit& unit) { return unit.master(); },
+                                  [&](const Parameter& parameter, const at::Tensor& whole) {
+                                    at::Tensor values =
+                                        expected.read(parameter.name(), Slice::whole(parameter.layout().sizes));
+                                    EXPECT_TRUE(at::equal(whole, values.to(at::kFloat))) << parameter.name();
+                                  });
     });
   }
 }
@@ -267,26 +280,30 @@ TEST_F(Interchange, ANewHeadIsDrawnAndSaid) {
   write_alone(path("bare"), with(config_of("bert"), "architectures", {"BertModel"}));
   ModelSource source = open_model(path("bare"), {.language_head = true});
   EXPECT_TRUE(source.architecture.head);
-  EXPECT_THAT(source.drawn, ElementsAre("head.transform.weight", "head.transform.bias", "head.norm.weight", "head.norm.bias", "head.bias"));
-  EXPECT_THAT(source.warnings, Contains(HasSubstr("cls.predictions.transform.dense.weight [12, 12] is missing; it starts normally "
-                                                  "distributed with standard deviation 0.02")));
+  EXPECT_THAT(source.drawn, ElementsAre("head.transform.weight", "head.transform.bias", "head.norm.weight",
+                                        "head.norm.bias", "head.bias"));
+  EXPECT_THAT(source.warnings,
+              Contains(HasSubstr("cls.predictions.transform.dense.weight [12, 12] is missing; it starts normally "
+                                 "distributed with standard deviation 0.02")));
   Session session = Session::alone();
   Mesh mesh(session.world(), {});
   Zero zero(mesh, {});
   Model model(source.architecture, zero);
   load_weights(model, source, Seed(3));
-  model.weights().visit_whole([](Unit& unit) { return unit.master(); }, [&](const Parameter& parameter, const at::Tensor& whole) {
-    if (parameter.name() == "head.norm.weight") {
-      EXPECT_TRUE(at::equal(whole, at::ones({12})));
-    } else if (parameter.name() == "head.transform.weight") {
-      EXPECT_GT(whole.abs().max().item<float>(), 0);
-    }
-  });
+  model.weights().visit_whole([](Unit& unit) { return unit.master(); },
+                              [&](const Parameter& parameter, const at::Tensor& whole) {
+                                if (parameter.name() == "head.norm.weight") {
+                                  EXPECT_TRUE(at::equal(whole, at::ones({12})));
+                                } else if (parameter.name() == "head.transform.weight") {
+                                  EXPECT_GT(whole.abs().max().item<float>(), 0);
+                                }
+                              });
 }
 
 TEST_F(Interchange, EqualCopiesAreTiedAndDifferentOnesKeptApart) {
   write_alone(path("gpt2"), config_of("gpt2"));
-  change_tensors(path("gpt2"), [](Tensors& tensors) { tensors["lm_head.weight"] = tensors.at("transformer.wte.weight"); });
+  change_tensors(path("gpt2"),
+                 [](Tensors& tensors) { tensors["lm_head.weight"] = tensors.at("transformer.wte.weight"); });
   EXPECT_TRUE(open_model(path("gpt2")).architecture.tied);
   EXPECT_THAT(open_model(path("gpt2")).warnings, ElementsAre());
   change_tensors(path("gpt2"), [](Tensors& tensors) { tensors["lm_head.weight"][0][0] += 1; });
@@ -337,7 +354,8 @@ TEST_F(Interchange, APickleIsRefusedByName) {
   make_folders(path("pickle"));
   write_file_atomically(path("pickle/config.json"), dump_json(config_of("gpt2")));
   write_file_atomically(path("pickle/pytorch_model.bin"), "x");
-  EXPECT_THAT(sentence_of([&] { open_model(path("pickle")); }), HasSubstr("pytorch_model.bin: weights as a pickle are not read"));
+  EXPECT_THAT(sentence_of([&] { open_model(path("pickle")); }),
+              HasSubstr("pytorch_model.bin: weights as a pickle are not read"));
 }
 
 TEST_F(Interchange, AnEarlierModelIsReplacedAndAnythingElseIsNot) {
@@ -383,8 +401,9 @@ TEST(ModelConfig, FloatsStayFloatsAndStrangersStay) {
   Json config = with(with(config_of("llama"), "rope_theta", 10000), "house_key", Json{{"a", 1}});
   config.erase("rope_parameters");
   std::string text = config_text(source_of(config).config, at::kFloat);
-  for (const char* line : {"\"rope_theta\": 10000.0", "\"rms_norm_eps\": 1e-06", "\"attention_dropout\": 0.0", "\"dtype\": \"float32\"",
-                           "\"torch_dtype\": \"float32\"", "\"rope_scaling\": null", "\"house_key\": {\n    \"a\": 1\n  }"}) {
+  for (const char* line :
+       {"\"rope_theta\": 10000.0", "\"rms_norm_eps\": 1e-06", "\"attention_dropout\": 0.0", "\"dtype\": \"float32\"",
+        "\"torch_dtype\": \"float32\"", "\"rope_scaling\": null", "\"house_key\": {\n    \"a\": 1\n  }"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
 }
@@ -422,7 +441,10 @@ TEST(ModelConfig, WhatChangesTheMathsAndIsNotThereIsRefusedByName) {
       {"gpt2", "scale_attn_weights", false, "scale_attn_weights: not implemented"},
       {"gpt2", "add_cross_attention", true, "add_cross_attention: not implemented"},
       {"gpt2", "activation_function", "tanh", "activation_function: activation is not implemented: got tanh"},
-      {"gpt2", "architectures", {"GPT2ForSequenceClassification"}, "class is not implemented: got GPT2ForSequenceClassification"},
+      {"gpt2",
+       "architectures",
+       {"GPT2ForSequenceClassification"},
+       "class is not implemented: got GPT2ForSequenceClassification"},
       {"gpt2", "quantization_config", {{"bits", 4}}, "quantization_config: not implemented"},
       {"gpt2", "n_embd", 10, "n_embd: is not a multiple of n_head: got 10"},
       {"gpt2", "n_embd", int64_t{1} << 31, "n_embd: out of range"},
@@ -440,25 +462,28 @@ TEST(ModelConfig, WhatChangesTheMathsAndIsNotThereIsRefusedByName) {
   };
   for (const Case& each : cases) {
     Json config = config_of(each.family);
-    EXPECT_THAT(sentence_of([&] { source_of(with(config, each.key, each.value)); }), HasSubstr(each.sentence)) << each.key;
+    EXPECT_THAT(sentence_of([&] { source_of(with(config, each.key, each.value)); }), HasSubstr(each.sentence))
+        << each.key;
   }
 }
 
 TEST(ModelConfig, AShapeThatNoFamilyHasIsARecipeError) {
-  EXPECT_THAT(sentence_of([] { config_of_shape("gpt5", {}); }), HasSubstr("recipe: model.architecture: family: unknown family"));
-  EXPECT_THAT(sentence_of([] { config_of_shape("gpt2", {.width = 10, .heads = 4}); }), HasSubstr("recipe: model.architecture: n_embd"));
+  EXPECT_THAT(sentence_of([] { config_of_shape("gpt5", {}); }),
+              HasSubstr("recipe: model.architecture: family: unknown family"));
+  EXPECT_THAT(sentence_of([] { config_of_shape("gpt2", {.width = 10, .heads = 4}); }),
+              HasSubstr("recipe: model.architecture: n_embd"));
   EXPECT_THAT(sentence_of([] { config_of_shape("llama", {.dropout = 0.1}); }), HasSubstr("attention dropout only"));
 }
 
 TEST(ModelConfig, DefaultsAreThoseOfTheFamily) {
   Architecture gpt2 = source_of(config_of_shape("gpt2", {})).architecture;
-  EXPECT_NEAR(count_elements(gpt2), 124'439'808, 0.5);   // GPT-2 as published
+  EXPECT_NEAR(count_elements(gpt2), 124'439'808, 0.5);  // GPT-2 as published
   EXPECT_TRUE(gpt2.tied && gpt2.scale_residual_init && gpt2.causal);
   EXPECT_EQ(gpt2.dropout, 0);
   Architecture bert = source_of(config_of_shape("bert", {})).architecture;
-  EXPECT_NEAR(count_elements(bert), 109'514'298, 0.5);   // BertForMaskedLM, base
+  EXPECT_NEAR(count_elements(bert), 109'514'298, 0.5);  // BertForMaskedLM, base
   Architecture llama = source_of(config_of_shape("llama", {.feed_forward = 11008})).architecture;
-  EXPECT_NEAR(count_elements(llama), 6'738'415'616, 0.5);   // Llama 7B
+  EXPECT_NEAR(count_elements(llama), 6'738'415'616, 0.5);  // Llama 7B
   EXPECT_FALSE(llama.tied);
 }
 
@@ -474,7 +499,8 @@ TEST(ModelConfig, TheTokenOfPaddingIsTheEmbeddingsPaddingIndex) {
 TEST(TensorParallel, MustDivideTheHeads) {
   Architecture llama = source_of(config_of("llama")).architecture;
   EXPECT_NO_THROW(check_tensor_parallel(llama, 2));
-  EXPECT_THAT(sentence_of([&] { check_tensor_parallel(llama, 4); }), HasSubstr("does not divide 4 attention heads and 2 key heads, expected 1, 2"));
+  EXPECT_THAT(sentence_of([&] { check_tensor_parallel(llama, 4); }),
+              HasSubstr("does not divide 4 attention heads and 2 key heads, expected 1, 2"));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/mesh.h"
+#include "runtime/plan.h"
 #include "runtime/recipe/recipe_file.h"
 #include "runtime/trainer.h"
 #include "tests/runtime/corpus.h"
@@ -123,6 +124,23 @@ TEST_F(Equality, Float32LossesStayTogether) {
     for (size_t i = 0; i < one.losses.size(); ++i) {
       EXPECT_NEAR(many.losses[i], one.losses[i], (i < 5 ? 1e-5 : 1e-4) * one.losses[i]) << "step " << i + 1;
     }
+  }
+}
+
+TEST_F(Equality, BytesSentAreThoseOfThePlan) {
+  int ranks = testing::session().world().size();
+  for (const Case& c : {Case{"base/tiny_decoder_clm", 0}, Case{"base/tiny_decoder_clm", 1}, Case{"base/tiny_decoder_clm", 2},
+                        Case{"base/tiny_decoder_clm", 3}, Case{"base/tiny_decoder_clm", 3, has_ranks_for(2) ? 2 : 1}}) {
+    SCOPED_TRACE(fmt::format("ZeRO-{} tp={}", c.zero, c.tp));
+    Recipe recipe = recipe_of(c, "FP32");
+    Plan plan = plan_of(recipe, ranks);
+    Mesh mesh(testing::session().world(), {.tp = c.tp});
+    Trainer trainer(recipe, mesh);
+    Report report = trainer.step(1);
+    EXPECT_EQ(report.bytes_sent[static_cast<int>(Purpose::gradients)], plan.sent_gradients);
+    EXPECT_EQ(report.bytes_sent[static_cast<int>(Purpose::parameters)], plan.sent_parameters);
+    EXPECT_EQ(report.bytes_sent[static_cast<int>(Purpose::activations)], plan.sent_activations);
+    EXPECT_EQ(plan.parameters, trainer.model().weights().elements());
   }
 }
 

@@ -1,0 +1,114 @@
+#include "runtime/plan.h"
+
+#include <algorithm>
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "cluster/base/registry.h"
+#include "cluster/base/text.h"
+#include "comm/session.h"
+#include "runtime/build.h"
+#include "runtime/recipe/check.h"
+#include "runtime/trainer.h"
+
+namespace echelon {
+
+namespace {
+
+/// The data's vocabulary, asked only of a recipe that does not give the model's.
+Vocabulary vocabulary_of(const Recipe& recipe, const Registry& registry) {
+  if (!recipe.model().has_architecture() || recipe.model().architecture().has_vocabulary()) return any_vocabulary();
+  return registry.make<Source>(recipe.data().train(), {1})->vocabulary();
+}
+
+struct Numbers {
+  int64_t value_bytes, master_bytes, state_tensors, micro_steps, micro_rows;
+};
+
+Numbers numbers_of(const Recipe& recipe, const Registry& registry, int dp) {
+  ZeroOptions options = zero_options(recipe);
+  auto optimizer = registry.make<Optimizer>(recipe.optimizer(), {});
+  int64_t share = recipe.batch().global() / dp;
+  int64_t micro = recipe.batch().micro() > 0 ? recipe.batch().micro() : share;
+  return {static_cast<int64_t>(c10::elementSize(options.values)), static_cast<int64_t>(c10::elementSize(options.master)),
+          static_cast<int64_t>(optimizer->state_names().size()), share / micro, micro * sequence_length(recipe)};
+}
+
+void add_memory(Plan& plan, const Unit& unit, const Numbers& n, bool keeps_master) {
+  int64_t all = unit.extent(plan.dp, plan.tp).elements, shard = all / plan.dp;
+  int64_t owned = plan.zero >= 1 ? shard : all;
+  plan.values += (plan.zero >= 3 ? shard : all) * n.value_bytes;
+  plan.gradients += (plan.zero >= 2 ? shard : all) * n.master_bytes;
+  plan.masters += keeps_master ? owned * n.master_bytes : 0;
+  plan.state += owned * n.master_bytes * n.state_tensors;
+  if (plan.zero >= 2) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
+  if (plan.zero >= 3) plan.gathered = std::max(plan.gathered, all * n.value_bytes);
+}
+
+void add_traffic(Plan& plan, const Unit& unit, const Numbers& n) {
+  Unit::Extent extent = unit.extent(plan.dp, plan.tp);
+  // Of all ranks together: each of the tp slices is exchanged by its dp ranks.
+  int64_t once = int64_t{plan.tp} * (plan.dp - 1) * extent.elements;
+  int64_t reductions = plan.zero == 0 ? 2 : plan.zero == 1 ? 1 : n.micro_steps;
+  int64_t gathers = plan.zero == 0 ? 0 : plan.zero <= 2 ? 1 : 2 * n.micro_steps;
+  plan.sent_gradients += once * n.master_bytes * reductions;
+  plan.sent_parameters += once * n.value_bytes * gathers;
+  // Partial sums of tensors that are replicated on tp, each by the ranks that own it.
+  int64_t owners = plan.zero >= 1 ? 1 : plan.dp;
+  plan.sent_gradients += owners * 2 * (plan.tp - 1) * extent.replicated * n.master_bytes;
+}
+
+void add_activations(Plan& plan, const Architecture& a, const Numbers& n, bool recompute) {
+  int64_t held = (n.micro_rows + plan.tp - 1) / plan.tp;
+  int64_t rows = int64_t{plan.tp} * (plan.tp - 1) * held * a.width * n.value_bytes;   // one collective, one tp group
+  int64_t of_blocks = (recompute ? 12 : 8) * a.layers;
+  int64_t of_ends = 4;   // embedding and head, forward and backward
+  int64_t of_loss = 2 * (plan.tp - 1) * 3 * n.micro_rows * std::max<int64_t>(4, n.value_bytes);
+  plan.sent_activations = plan.dp * n.micro_steps * ((of_blocks + of_ends) * rows + of_loss);
+}
+
+}  // namespace
+
+Plan plan_of(const Recipe& recipe, int ranks) {
+  Registry registry;
+  register_builtin_methods(registry);
+  ModelSource source = model_source(recipe, vocabulary_of(recipe, registry));
+  Session alone = Session::alone();
+  Mesh mesh(alone.world(), {});
+  Zero zero(mesh, zero_options(recipe));
+  Model model(source.architecture, zero, {.allocate = false});
+
+  Plan plan{.parameters = model.weights().elements(), .dp = data_parallel_ranks(recipe, ranks), .tp = recipe.mesh().tp(),
+            .zero = recipe.sharding().zero()};
+  Numbers numbers = numbers_of(recipe, registry, plan.dp);
+  for (const auto& unit : model.weights().units) {
+    add_memory(plan, *unit, numbers, zero.keeps_master());
+    add_traffic(plan, *unit, numbers);
+  }
+  add_activations(plan, source.architecture, numbers, recipe.sharding().recompute() == FULL);
+  return plan;
+}
+
+std::string describe(const Plan& plan) {
+  std::string text = fmt::format("\n# {} parameters on dp={} tp={} with ZeRO-{}\n", human_count(static_cast<double>(plan.parameters)),
+                                 plan.dp, plan.tp, plan.zero);
+  auto row = [&](const char* name, int64_t bytes, const char* note) {
+    text += fmt::format("#   {:<28}{:>12}  {}\n", name, human_bytes(bytes), note);
+  };
+  text += "# bytes per rank\n";
+  row("weights", plan.values, "");
+  row("gradients", plan.gradients, "");
+  row("masters", plan.masters, plan.masters ? "" : "the weights themselves");
+  row("optimizer state", plan.state, "");
+  row("together", plan.total(), fmt::format("{:.2f} a parameter", static_cast<double>(plan.total()) / static_cast<double>(plan.parameters)).c_str());
+  row("largest gradient bucket", plan.buckets, "in backward");
+  row("largest gathered unit", plan.gathered, "none where ranks share memory");
+  text += "# bytes sent per step, all ranks\n";
+  row("gradients", plan.sent_gradients, "");
+  row("parameters", plan.sent_parameters, "");
+  row("activations", plan.sent_activations, "");
+  return text;
+}
+
+}  // namespace echelon
