@@ -145,7 +145,7 @@ def judge_main(judge):
     """Runs judge(driver, models per family, folder) → (list of failures, summary)."""
     parser = argparse.ArgumentParser()
     parser.add_argument("driver")
-    parser.add_argument("--models", type=int, default=10, help="of each family")
+    parser.add_argument("--models", type=int, default=30, help="of each family")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         failures, summary = judge(options.driver, options.models, folder)
