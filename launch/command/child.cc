@@ -42,11 +42,12 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
 
 struct Pipes {
   int output[2] = {-1, -1};
-  int failure[2] = {-1, -1};   // closed by a successful exec, holds errno otherwise
+  int failure[2] = {-1, -1};  // closed by a successful exec, holds errno otherwise
 };
 
 // Between fork and exec: only calls that are safe there.
-[[noreturn]] void become(const ChildOptions& options, const Pipes& pipes, char** arguments, char** environment, pid_t parent) {
+[[noreturn]] void become(const ChildOptions& options, const Pipes& pipes, char** arguments, char** environment,
+                         pid_t parent) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() != parent) _exit(1);  // the parent died before the line above

@@ -11,15 +11,15 @@
 namespace echelon {
 
 struct ChildOptions {
-  std::vector<std::string> arguments;                               ///< the first is the program's path
-  std::vector<std::pair<std::string, std::string>> environment;     ///< laid over ours
-  bool capture_stderr = false;                                      ///< otherwise it is ours
+  std::vector<std::string> arguments;                            ///< the first is the program's path
+  std::vector<std::pair<std::string, std::string>> environment;  ///< laid over ours
+  bool capture_stderr = false;                                   ///< otherwise it is ours
   bool capture_stdout = false;
 };
 
 /// How a process ended.
 struct Ending {
-  int exit_code = 0;    ///< when signal is 0
+  int exit_code = 0;  ///< when signal is 0
   int signal = 0;
 };
 

@@ -66,7 +66,8 @@ std::string type_of(const pb::FieldDescriptor& field) {
   std::string type = field.cpp_type_name();
   if (field.enum_type()) {
     type = "";
-    for (int i = 0; i < field.enum_type()->value_count(); ++i) type += (i ? " | " : "") + field.enum_type()->value(i)->name();
+    for (int i = 0; i < field.enum_type()->value_count(); ++i)
+      type += (i ? " | " : "") + field.enum_type()->value(i)->name();
   }
   if (field.message_type()) type = field.message_type()->name() == "Any" ? "Part" : field.message_type()->name();
   return field.is_repeated() ? "list of " + type : type;
@@ -75,13 +76,20 @@ std::string type_of(const pb::FieldDescriptor& field) {
 std::string default_of(const pb::FieldDescriptor& field) {
   if (!field.has_default_value()) return "";
   switch (field.cpp_type()) {
-    case pb::FieldDescriptor::CPPTYPE_INT32: return std::to_string(field.default_value_int32());
-    case pb::FieldDescriptor::CPPTYPE_INT64: return std::to_string(field.default_value_int64());
-    case pb::FieldDescriptor::CPPTYPE_DOUBLE: return fmt::format("{}", field.default_value_double());
-    case pb::FieldDescriptor::CPPTYPE_BOOL: return field.default_value_bool() ? "true" : "false";
-    case pb::FieldDescriptor::CPPTYPE_ENUM: return field.default_value_enum()->name();
-    case pb::FieldDescriptor::CPPTYPE_STRING: return fmt::format("\"{}\"", field.default_value_string());
-    default: return "";
+    case pb::FieldDescriptor::CPPTYPE_INT32:
+      return std::to_string(field.default_value_int32());
+    case pb::FieldDescriptor::CPPTYPE_INT64:
+      return std::to_string(field.default_value_int64());
+    case pb::FieldDescriptor::CPPTYPE_DOUBLE:
+      return fmt::format("{}", field.default_value_double());
+    case pb::FieldDescriptor::CPPTYPE_BOOL:
+      return field.default_value_bool() ? "true" : "false";
+    case pb::FieldDescriptor::CPPTYPE_ENUM:
+      return field.default_value_enum()->name();
+    case pb::FieldDescriptor::CPPTYPE_STRING:
+      return fmt::format("\"{}\"", field.default_value_string());
+    default:
+      return "";
   }
 }
 
@@ -108,7 +116,8 @@ std::string describe_all(const Described& described) {
     std::string comment = message ? comment_of(*message) : "";
     text += fmt::format("  {:<20} {}\n", part.name, comment.substr(0, comment.find_first_of(".:")));
   }
-  return text + "\n`echelon describe NAME` shows one with its options; `echelon describe Recipe` the fields around them.\n";
+  return text +
+         "\n`echelon describe NAME` shows one with its options; `echelon describe Recipe` the fields around them.\n";
 }
 
 // "mesh" is the message of that field.
@@ -139,7 +148,8 @@ std::string describe_recipe(const std::string& name, const Installation& install
   std::vector<std::string> names = part_names(), recipes = recipe_names(installation.recipes);
   names.insert(names.end(), recipes.begin(), recipes.end());
   std::string near = did_you_mean(name, names);
-  throw Error::usage(printable(name), "no Part and no recipe of that name").remedy(near.empty() ? "`echelon describe` lists the Parts" : near);
+  throw Error::usage(printable(name), "no Part and no recipe of that name")
+      .remedy(near.empty() ? "`echelon describe` lists the Parts" : near);
 }
 
 }  // namespace
@@ -162,7 +172,8 @@ std::string describe(const std::string& name, const Installation& installation) 
     const pb::Descriptor* message = described.find(part->name());
     return fmt::format("{} ({})\n{}", part->name(), kind_of(*part), describe_message(message ? *message : *part));
   }
-  if (const pb::Descriptor* group = find_group(described, name)) return fmt::format("{}\n{}", name, describe_message(*group));
+  if (const pb::Descriptor* group = find_group(described, name))
+    return fmt::format("{}\n{}", name, describe_message(*group));
   std::vector<std::string> recipes = recipe_names(installation.recipes);
   bool is_recipe = std::find(recipes.begin(), recipes.end(), name) != recipes.end() || exists(name);
   if (!is_recipe) refuse(name, installation);

@@ -46,7 +46,8 @@ Finding rank_program(const Installation& installation) {
   auto ending = probe.ended();
   if (!ending) return {"rank program", State::missing, path + " does not answer"};
   if (ending->exit_code != 0 || ending->signal != 0) {
-    return {"rank program", State::missing, fmt::format("{} does not start: {}", path, printable(first_line_of(output)))};
+    return {"rank program", State::missing,
+            fmt::format("{} does not start: {}", path, printable(first_line_of(output)))};
   }
   return {"rank program", State::ok, fmt::format("{}, {}", printable(first_line_of(output)), path)};
 }
@@ -75,9 +76,11 @@ std::string match_in(const std::string& path, const std::string& pattern) {
 Finding libtorch(const std::string& site) {
   std::string library = join_path(site, "torch/lib/libtorch_cpu.so");
   if (site.empty() || !exists(library)) {
-    return {"LibTorch", State::warning, "not found in .venv beside the sources; what the rank program was built with counts"};
+    return {"LibTorch", State::warning,
+            "not found in .venv beside the sources; what the rank program was built with counts"};
   }
-  return {"LibTorch", State::ok, fmt::format("{}, {}", match_in(join_path(site, "torch/version.py"), "__version__ = '([^']*)'"), library)};
+  return {"LibTorch", State::ok,
+          fmt::format("{}, {}", match_in(join_path(site, "torch/version.py"), "__version__ = '([^']*)'"), library)};
 }
 
 Finding cuda() {
@@ -90,13 +93,15 @@ Finding cuda() {
 }
 
 Finding nccl(const std::string& site) {
-  std::string header = join_path(site, "nvidia/nccl/include/nccl.h"), library = join_path(site, "nvidia/nccl/lib/libnccl.so.2");
+  std::string header = join_path(site, "nvidia/nccl/include/nccl.h"),
+              library = join_path(site, "nvidia/nccl/lib/libnccl.so.2");
   if (site.empty() || !exists(header) || !exists(library)) {
     return {"NCCL", State::warning, "not found: GPUs of several ranks cannot talk (pip install nvidia-nccl-cu13)"};
   }
-  return {"NCCL", State::ok, fmt::format("{}.{}.{}, {}", match_in(header, R"(#define NCCL_MAJOR (\d+))"),
-                                         match_in(header, R"(#define NCCL_MINOR (\d+))"),
-                                         match_in(header, R"(#define NCCL_PATCH (\d+))"), library)};
+  return {"NCCL", State::ok,
+          fmt::format("{}.{}.{}, {}", match_in(header, R"(#define NCCL_MAJOR (\d+))"),
+                      match_in(header, R"(#define NCCL_MINOR (\d+))"), match_in(header, R"(#define NCCL_PATCH (\d+))"),
+                      library)};
 }
 
 Finding gpus(const Machine& machine) {
@@ -111,19 +116,22 @@ Finding slurm() {
   std::string kinds = output_of({program, "--mpi=list"}, 10);
   std::string inside = std::getenv("SLURM_JOB_ID") ? "inside an allocation" : "outside of an allocation";
   if (kinds.find("pmix") == std::string::npos) {
-    return {"Slurm", State::warning, fmt::format("{}, {}; without PMIx, so --launcher=srun cannot connect ranks", version, inside)};
+    return {"Slurm", State::warning,
+            fmt::format("{}, {}; without PMIx, so --launcher=srun cannot connect ranks", version, inside)};
   }
   return {"Slurm", State::ok, fmt::format("{}, {}, {}", version, inside, program)};
 }
 
 Finding processors(const Machine& machine) {
-  return {"processors", State::ok, fmt::format("{}{}{}", machine.processors, machine.several_per_core ? ", several to a core" : "",
-                                               machine.pinnable ? "" : ", limited by the container")};
+  return {"processors", State::ok,
+          fmt::format("{}{}{}", machine.processors, machine.several_per_core ? ", several to a core" : "",
+                      machine.pinnable ? "" : ", limited by the container")};
 }
 
 Finding memory(const Machine& machine) {
   State state = machine.memory_bytes < (int64_t{1} << 30) ? State::warning : State::ok;
-  return {"memory", state, fmt::format("{}, {} free", human_bytes(machine.memory_bytes), human_bytes(machine.memory_free_bytes))};
+  return {"memory", state,
+          fmt::format("{}, {} free", human_bytes(machine.memory_bytes), human_bytes(machine.memory_free_bytes))};
 }
 
 std::string limit_text(rlim_t value, bool bytes) {
@@ -143,7 +151,8 @@ Finding limits() {
 }
 
 Finding python(const Installation& installation) {
-  std::string version = first_line_of(output_of({installation.python.starts_with('/') ? installation.python : find_program("python3"), "--version"}, 10));
+  std::string version = first_line_of(output_of(
+      {installation.python.starts_with('/') ? installation.python : find_program("python3"), "--version"}, 10));
   if (version.empty()) return {"Python", State::warning, "not found: `echelon prepare` needs it"};
   return {"Python", State::ok, fmt::format("{}, {} (only `echelon prepare` uses it)", version, installation.python)};
 }
@@ -151,17 +160,22 @@ Finding python(const Installation& installation) {
 // Left-over settings that slow runs down or put other programs in their path.
 std::vector<Finding> environment() {
   std::vector<Finding> findings;
-  for (const char* name : {"NCCL_ALGO", "NCCL_PROTO", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "LD_PRELOAD", "OMPI_MCA_plm_rsh_agent"}) {
-    if (std::getenv(name)) findings.push_back({"environment", State::warning, fmt::format("{} is set; it changes every run", name)});
+  for (const char* name :
+       {"NCCL_ALGO", "NCCL_PROTO", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "LD_PRELOAD", "OMPI_MCA_plm_rsh_agent"}) {
+    if (std::getenv(name))
+      findings.push_back({"environment", State::warning, fmt::format("{} is set; it changes every run", name)});
   }
   return findings;
 }
 
 const char* word(State state) {
   switch (state) {
-    case State::ok: return "ok";
-    case State::warning: return "note";
-    case State::missing: return "MISSING";
+    case State::ok:
+      return "ok";
+    case State::warning:
+      return "note";
+    case State::missing:
+      return "MISSING";
   }
   return "";
 }
@@ -172,8 +186,9 @@ Diagnosis diagnose(const Installation& installation) {
   Machine machine = this_machine();
   std::string site = site_packages(installation);
   Diagnosis diagnosis;
-  diagnosis.findings = {mpi(), rank_program(installation), libtorch(site), cuda(), nccl(site), gpus(machine), slurm(),
-                        processors(machine), memory(machine), limits(), python(installation)};
+  diagnosis.findings = {
+      mpi(),   rank_program(installation), libtorch(site),  cuda(),   nccl(site),          gpus(machine),
+      slurm(), processors(machine),        memory(machine), limits(), python(installation)};
   for (Finding& finding : environment()) diagnosis.findings.push_back(std::move(finding));
   diagnosis.can_train = std::none_of(diagnosis.findings.begin(), diagnosis.findings.end(),
                                      [](const Finding& finding) { return finding.state == State::missing; });
@@ -185,7 +200,8 @@ std::string diagnosis_text(const Diagnosis& diagnosis, bool json) {
   std::string text;
   for (const Finding& finding : diagnosis.findings) {
     text += fmt::format("  {:<8} {:<13} {}\n", word(finding.state), finding.subject, finding.detail);
-    object["findings"].push_back({{"subject", finding.subject}, {"state", word(finding.state)}, {"detail", finding.detail}});
+    object["findings"].push_back(
+        {{"subject", finding.subject}, {"state", word(finding.state)}, {"detail", finding.detail}});
   }
   return json ? dump_json(object) + "\n" : text;
 }

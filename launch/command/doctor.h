@@ -9,9 +9,9 @@ namespace echelon {
 
 struct Finding {
   enum class State { ok, warning, missing };
-  std::string subject;   ///< "MPI"
+  std::string subject;  ///< "MPI"
   State state = State::ok;
-  std::string detail;    ///< version and path, or why it is not usable and what to do
+  std::string detail;  ///< version and path, or why it is not usable and what to do
 };
 
 struct Diagnosis {

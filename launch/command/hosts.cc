@@ -17,12 +17,14 @@ constexpr size_t kMostHosts = 65536;
 Host make_host(const std::string& name, const std::string& slots, const std::string& place) {
   static const std::regex allowed("[A-Za-z0-9][A-Za-z0-9.-]{0,252}");
   if (!std::regex_match(name, allowed)) {
-    throw Error::usage(place, fmt::format("\"{}\" is no host name", printable(name))).expected("letters, digits, dots and hyphens");
+    throw Error::usage(place, fmt::format("\"{}\" is no host name", printable(name)))
+        .expected("letters, digits, dots and hyphens");
   }
   int count = 0;
   auto [stop, failure] = std::from_chars(slots.data(), slots.data() + slots.size(), count);
   if (failure != std::errc() || stop != slots.data() + slots.size() || count < 1 || count > 65536) {
-    throw Error::usage(place, fmt::format("\"{}\" is no number of ranks for {}", printable(slots), name)).expected("1 to 65536");
+    throw Error::usage(place, fmt::format("\"{}\" is no number of ranks for {}", printable(slots), name))
+        .expected("1 to 65536");
   }
   return {name, count};
 }
@@ -39,7 +41,8 @@ std::vector<Host> parse_hosts(const std::string& text) {
   std::istringstream stream(text);
   for (std::string entry; std::getline(stream, entry, ',');) {
     size_t colon = entry.find(':');
-    add(hosts, make_host(entry.substr(0, colon), colon == std::string::npos ? "1" : entry.substr(colon + 1), "--hosts"), "--hosts");
+    add(hosts, make_host(entry.substr(0, colon), colon == std::string::npos ? "1" : entry.substr(colon + 1), "--hosts"),
+        "--hosts");
   }
   return hosts;
 }

@@ -8,7 +8,7 @@ namespace echelon {
 
 struct Host {
   std::string name;
-  int slots = 1;   ///< ranks
+  int slots = 1;  ///< ranks
 };
 
 /// Reads "a:2,b:2"; without a number, one. At most 65,536 names of letters, digits, dots and hyphens.

@@ -44,7 +44,8 @@ int ranks_here(const Placement& placement) {
 
 void check_count(const Placement& placement, const Machine& machine) {
   if (!placement.hosts.empty() && placement.ranks > all_slots(placement.hosts)) {
-    throw Error::usage("--ranks", fmt::format("{} ranks on hosts with room for {}", placement.ranks, all_slots(placement.hosts)));
+    throw Error::usage("--ranks",
+                       fmt::format("{} ranks on hosts with room for {}", placement.ranks, all_slots(placement.hosts)));
   }
   bool here = placement.hosts.empty() && placement.starter != Starter::srun;
   if (here && placement.ranks > kMostRanksPerProcessor * machine.processors) {
@@ -63,22 +64,25 @@ Starter choose_starter(const StartArguments& start) {
   if (start.launcher == "srun" && !inside_allocation()) {
     throw Error::recipe("--launcher=srun", "not inside a Slurm allocation").remedy("start it from salloc or sbatch");
   }
-  bool slurm = start.launcher == "srun" ||
-               (start.launcher == "auto" && inside_allocation() && !find_program("srun").empty() &&
-                start.hosts.empty() && start.hostfile.empty());
+  bool slurm =
+      start.launcher == "srun" || (start.launcher == "auto" && inside_allocation() && !find_program("srun").empty() &&
+                                   start.hosts.empty() && start.hostfile.empty());
   return slurm ? Starter::srun : Starter::mpirun;
 }
 
 // Whole processors for each rank, when they are enough; otherwise the kernel shares them out.
 std::vector<std::string> binding(const Placement& placement, const Machine& machine) {
-  if (!placement.hosts.empty() || !machine.pinnable || placement.ranks > machine.processors) return {"--bind-to", "none"};
+  if (!placement.hosts.empty() || !machine.pinnable || placement.ranks > machine.processors)
+    return {"--bind-to", "none"};
   std::vector<std::string> flags = {"--map-by", fmt::format("slot:PE={}", placement.threads), "--bind-to",
                                     machine.several_per_core ? "hwthread" : "core"};
   if (machine.several_per_core) flags.push_back("--use-hwthread-cpus");
   return flags;
 }
 
-void append(std::vector<std::string>& to, const std::vector<std::string>& more) { to.insert(to.end(), more.begin(), more.end()); }
+void append(std::vector<std::string>& to, const std::vector<std::string>& more) {
+  to.insert(to.end(), more.begin(), more.end());
+}
 
 std::vector<std::string> mpirun_arguments(const Placement& placement, const Machine& machine) {
   std::vector<std::string> arguments = {placement.program, "-n", std::to_string(placement.ranks), "--oversubscribe"};
@@ -100,10 +104,13 @@ Placement place_ranks(const StartArguments& start, const Machine& machine) {
   if (!start.hostfile.empty()) placement.hosts = read_hostfile(start.hostfile);
   placement.ranks = count_ranks(start, machine, placement);
   check_count(placement, machine);
-  if (placement.starter == Starter::mpirun && placement.ranks == 1 && placement.hosts.empty()) placement.starter = Starter::direct;
+  if (placement.starter == Starter::mpirun && placement.ranks == 1 && placement.hosts.empty())
+    placement.starter = Starter::direct;
   placement.threads = std::max(1, machine.processors / ranks_here(placement));
-  if (placement.starter == Starter::mpirun) placement.program = program("mpirun", "install Open MPI: apt-get install openmpi-bin");
-  if (placement.starter == Starter::srun) placement.program = program("srun", "install Slurm's client, or use --launcher=mpirun");
+  if (placement.starter == Starter::mpirun)
+    placement.program = program("mpirun", "install Open MPI: apt-get install openmpi-bin");
+  if (placement.starter == Starter::srun)
+    placement.program = program("srun", "install Slurm's client, or use --launcher=mpirun");
   return placement;
 }
 

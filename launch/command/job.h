@@ -18,9 +18,9 @@ enum class Starter { direct, mpirun, srun };
 struct Placement {
   Starter starter = Starter::direct;
   int ranks = 1;
-  std::vector<Host> hosts;       ///< empty: this machine, or the Slurm allocation
-  int threads = 1;               ///< of each rank
-  std::string program;           ///< mpirun or srun
+  std::vector<Host> hosts;  ///< empty: this machine, or the Slurm allocation
+  int threads = 1;          ///< of each rank
+  std::string program;      ///< mpirun or srun
 };
 
 /// Decides from flags, machine and environment. Errors: Error::usage for what cannot be meant (far more ranks than

@@ -39,7 +39,8 @@ double processor_limit() {
   std::istringstream two(first_line("/sys/fs/cgroup/cpu.max"));
   double quota = 0, period = 0;
   if (two >> quota >> period && period > 0) return quota / period;
-  std::istringstream one(first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " + first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
+  std::istringstream one(first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " +
+                         first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
   if (one >> quota >> period && quota > 0 && period > 0) return quota / period;
   return 0;
 }
@@ -56,7 +57,8 @@ int64_t meminfo_bytes(const std::string& key) {
   std::ifstream file("/proc/meminfo");
   for (std::string line; std::getline(file, line);) {
     int64_t kibibytes = 0;
-    if (line.starts_with(key + ":") && std::istringstream(line.substr(key.size() + 1)) >> kibibytes) return kibibytes * 1024;
+    if (line.starts_with(key + ":") && std::istringstream(line.substr(key.size() + 1)) >> kibibytes)
+      return kibibytes * 1024;
   }
   return 0;
 }
@@ -75,7 +77,8 @@ std::string gpu_model(const fs::path& folder) {
 std::vector<std::string> visible_gpus() {
   std::vector<std::string> gpus;
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator("/proc/driver/nvidia/gpus", ignored)) gpus.push_back(gpu_model(entry.path()));
+  for (const auto& entry : fs::directory_iterator("/proc/driver/nvidia/gpus", ignored))
+    gpus.push_back(gpu_model(entry.path()));
   for (int i = 0; gpus.empty() && exists(fs::path(fmt::format("/dev/nvidia{}", i))); ++i) gpus.push_back("NVIDIA GPU");
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   if (!visible) return gpus;

@@ -8,8 +8,8 @@
 namespace echelon {
 
 struct Machine {
-  int processors = 1;        ///< that this process may use at once (affinity and the container's limit)
-  bool pinnable = false;     ///< the processors are whole: not a share of more
+  int processors = 1;             ///< that this process may use at once (affinity and the container's limit)
+  bool pinnable = false;          ///< the processors are whole: not a share of more
   bool several_per_core = false;  ///< simultaneous multithreading among them
   std::vector<std::string> gpus;  ///< models of the GPUs that are visible here
   int64_t memory_bytes = 0;       ///< of the machine or the container, the smaller

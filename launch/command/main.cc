@@ -14,8 +14,6 @@ namespace echelon {
 
 namespace {
 
-constexpr const char* kVersion = "0.1.0";
-
 // Replaces this process: the tool has its own flags, help and exit codes.
 int prepare(const std::vector<std::string>& arguments, const Installation& installation) {
   std::vector<std::string> texts = {installation.python, installation.prepare_script};
@@ -37,7 +35,8 @@ int inspect_command(const CommandLine& line) {
 int doctor_command(const Installation& installation) {
   Diagnosis diagnosis = diagnose(installation);
   std::cout << diagnosis_text(diagnosis, wants_json()) << std::flush;
-  if (!diagnosis.can_train) throw Error::recipe("doctor", "this machine cannot train yet").remedy("see what is MISSING above");
+  if (!diagnosis.can_train)
+    throw Error::recipe("doctor", "this machine cannot train yet").remedy("see what is MISSING above");
   return 0;
 }
 
@@ -61,7 +60,7 @@ int run(const std::vector<std::string>& arguments) {
   if (arguments.empty()) throw Error::usage("echelon", "no command given").remedy("`echelon --help` lists them");
   const std::string& first = arguments[0];
   if (first == "--version") {
-    std::cout << "echelon " << kVersion << "\n";
+    std::cout << "echelon " << ECHELON_VERSION << "\n";
     return 0;
   }
   if (first == "--help" || first == "-h" || first == "help") {

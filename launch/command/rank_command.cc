@@ -65,7 +65,8 @@ class RankCommand {
 
   int run() {
     check_arguments(line_);
-    if (!exists(installation_.rank_program)) throw Error::recipe(installation_.rank_program, "not found").remedy("build it: ninja echelon-rank");
+    if (!exists(installation_.rank_program))
+      throw Error::recipe(installation_.rank_program, "not found").remedy("build it: ninja echelon-rank");
     placement_ = place_ranks(start_, machine_);
     bool train = line_.command->name == "train";
     if (line_.command->least_names == 1 && line_.command->takes_overrides) check_recipe_argument();
@@ -112,8 +113,8 @@ class RankCommand {
     for (int restarts = 0;; ++restarts) {
       int64_t before = newest_checkpoint(out_);
       Verdict verdict = watch_once(status, more);
-      bool restart = train && verdict.exit_code == static_cast<int>(Error::Kind::comm) && restarts < start_.max_restarts &&
-                     newest_checkpoint(out_) > before && !was_asked_to_stop();
+      bool restart = train && verdict.exit_code == static_cast<int>(Error::Kind::comm) &&
+                     restarts < start_.max_restarts && newest_checkpoint(out_) > before && !was_asked_to_stop();
       if (!restart) return finish(verdict);
       std::cerr << fmt::format("echelon: {}\nechelon: restart {} of {} from step {}\n", verdict.sentence, restarts + 1,
                                start_.max_restarts, newest_checkpoint(out_));
@@ -124,12 +125,15 @@ class RankCommand {
 
   Verdict watch_once(const StatusFolder& status, const std::vector<std::string>& more) {
     std::vector<std::string> arguments = rank_arguments_of(line_);
-    std::vector<std::string> ours = {"--status_folder=" + status.path(), live_terminal() ? "--progress=live" : "--progress=plain"};
+    std::vector<std::string> ours = {"--status_folder=" + status.path(),
+                                     live_terminal() ? "--progress=live" : "--progress=plain"};
     ours.insert(ours.end(), more.begin(), more.end());
     // Before `--`; what stands later wins.
     arguments.insert(std::find(arguments.begin(), arguments.end(), "--"), ours.begin(), ours.end());
-    return watch({.child = child_of(placement_, machine_, installation_.rank_program, arguments), .starter = placement_.starter,
-                  .status_folder = status.path(), .log_folder = log_folder_,
+    return watch({.child = child_of(placement_, machine_, installation_.rank_program, arguments),
+                  .starter = placement_.starter,
+                  .status_folder = status.path(),
+                  .log_folder = log_folder_,
                   .saves_on_request = line_.command->name == "train" && !loaded_.file.empty()});
   }
 
@@ -149,6 +153,8 @@ class RankCommand {
 
 }  // namespace
 
-int run_rank_command(const CommandLine& line, const Installation& installation) { return RankCommand(line, installation).run(); }
+int run_rank_command(const CommandLine& line, const Installation& installation) {
+  return RankCommand(line, installation).run();
+}
 
 }  // namespace echelon

@@ -40,7 +40,8 @@ void RankOutput::take(const std::string& piece) {
 }
 
 void RankOutput::rest() {
-  bool may_be_ours = !inside_block_ && !pending_.starts_with('-') && !pending_.starts_with('[') && !pending_.starts_with(kSentenceStart);
+  bool may_be_ours = !inside_block_ && !pending_.starts_with('-') && !pending_.starts_with('[') &&
+                     !pending_.starts_with(kSentenceStart);
   if (pending_.empty() || !may_be_ours) return;
   write(pending_);
   mid_line_ = true;

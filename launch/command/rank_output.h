@@ -46,9 +46,9 @@ class RankOutput {
   std::FILE* out_;
   std::string pending_, sentence_, noise_;
   std::optional<StarterVerdict> verdict_;
-  StarterVerdict block_;        // what the present block of the starter's text has told so far
+  StarterVerdict block_;  // what the present block of the starter's text has told so far
   bool inside_block_ = false;
-  bool mid_line_ = false;       // the cursor stands behind a line that is being drawn
+  bool mid_line_ = false;  // the cursor stands behind a line that is being drawn
 };
 
 }  // namespace echelon

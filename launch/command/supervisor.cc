@@ -19,8 +19,8 @@ using Seconds = std::chrono::duration<double>;
 
 constexpr Seconds kTick{0.05};
 constexpr Seconds kLookAtReports{0.5};
-constexpr Seconds kPatience{2.5};        // for the others, once one rank has failed
-constexpr Seconds kTerminateGrace{2};    // between SIGTERM and SIGKILL
+constexpr Seconds kPatience{2.5};      // for the others, once one rank has failed
+constexpr Seconds kTerminateGrace{2};  // between SIGTERM and SIGKILL
 constexpr size_t kTailLines = 5;
 
 std::atomic<int> stop_requests{0};
@@ -112,15 +112,20 @@ class Watcher {
 
   // Whoever could still write is dead.
   void drain() {
-    for (auto end = Clock::now() + Seconds(1); !child_.output_closed() && Clock::now() < end;) output_.take(child_.read_output(50));
+    for (auto end = Clock::now() + Seconds(1); !child_.output_closed() && Clock::now() < end;)
+      output_.take(child_.read_output(50));
     output_.finish();
   }
 
   Verdict verdict() {
     bool killed_for_a_rank = killed_ && heeded_ == 0;
-    Verdict verdict = judge({.ending = *child_.ended(), .starter = watch_.starter,
-                             .reports = read_rank_reports(watch_.status_folder), .starter_says = output_.verdict(),
-                             .last_sentence = output_.sentence(), .stop_signal = first_stop_signal, .killed = killed_,
+    Verdict verdict = judge({.ending = *child_.ended(),
+                             .starter = watch_.starter,
+                             .reports = read_rank_reports(watch_.status_folder),
+                             .starter_says = output_.verdict(),
+                             .last_sentence = output_.sentence(),
+                             .stop_signal = first_stop_signal,
+                             .killed = killed_,
                              .lost_ranks = killed_for_a_rank ? lost_ranks_ : std::vector<int>()});
     explain(verdict);
     return verdict;

@@ -12,13 +12,13 @@ namespace echelon {
 struct Watch {
   ChildOptions child;
   Starter starter = Starter::direct;
-  std::string status_folder;       ///< where ranks report; made and emptied by the caller
-  std::string log_folder;          ///< holds rank-00003.log; empty: none
-  bool saves_on_request = false;   ///< SIGUSR1 makes the ranks finish their step, save and end with 75
+  std::string status_folder;      ///< where ranks report; made and emptied by the caller
+  std::string log_folder;         ///< holds rank-00003.log; empty: none
+  bool saves_on_request = false;  ///< SIGUSR1 makes the ranks finish their step, save and end with 75
 };
 
-/// Starts the child and waits for its end. SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the ranks to stop, a second one kills
-/// them. A rank that failed or died takes the others with it within 5 seconds, also when mpirun does not see it.
+/// Starts the child and waits for its end. SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the ranks to stop, a second one
+/// kills them. A rank that failed or died takes the others with it within 5 seconds, also when mpirun does not see it.
 /// Nothing that was started is left behind. Afterwards `was_asked_to_stop()` tells whether a signal came.
 Verdict watch(const Watch& watch);
 

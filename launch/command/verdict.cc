@@ -10,14 +10,15 @@ namespace echelon {
 
 namespace {
 
-constexpr std::array kKinds = {Error::Kind::internal, Error::Kind::usage,    Error::Kind::recipe,
-                               Error::Kind::input,    Error::Kind::storage,  Error::Kind::comm,
-                               Error::Kind::numerics, Error::Kind::memory,   Error::Kind::stopped};
+constexpr std::array kKinds = {Error::Kind::internal, Error::Kind::usage,   Error::Kind::recipe,
+                               Error::Kind::input,    Error::Kind::storage, Error::Kind::comm,
+                               Error::Kind::numerics, Error::Kind::memory,  Error::Kind::stopped};
 constexpr int kComm = static_cast<int>(Error::Kind::comm);
 constexpr int kStopped = static_cast<int>(Error::Kind::stopped);
 
 bool is_kind(int exit_code) {
-  return std::any_of(kKinds.begin(), kKinds.end(), [&](Error::Kind kind) { return static_cast<int>(kind) == exit_code; });
+  return std::any_of(kKinds.begin(), kKinds.end(),
+                     [&](Error::Kind kind) { return static_cast<int>(kind) == exit_code; });
 }
 
 // The earliest report whose exit code `fits`.
@@ -34,9 +35,12 @@ const RankReport* earliest(const std::vector<RankReport>& reports, Fits fits) {
 Verdict of_report(const RankReport& report) {
   std::string sentence = report.sentence;
   if (sentence.empty() && report.exit_code == kStopped) {
-    sentence = Error(Error::Kind::stopped, "", "on request, after a durable checkpoint").remedy("the same command goes on").what();
+    sentence = Error(Error::Kind::stopped, "", "on request, after a durable checkpoint")
+                   .remedy("the same command goes on")
+                   .what();
   }
-  if (sentence.empty()) sentence = Error(Error::Kind(*report.exit_code), fmt::format("rank {}", report.rank), "gave no reason").what();
+  if (sentence.empty())
+    sentence = Error(Error::Kind(*report.exit_code), fmt::format("rank {}", report.rank), "gave no reason").what();
   return {*report.exit_code, sentence, report.rank, false};
 }
 
@@ -48,7 +52,8 @@ Verdict of_signal(int rank, const std::string& host, int signal) {
 }
 
 Verdict stopped_early(int signal) {
-  return {128 + signal, fmt::format("stopped: {}: ended before a checkpoint was durable", signal_name(signal)), -1, false};
+  return {128 + signal, fmt::format("stopped: {}: ended before a checkpoint was durable", signal_name(signal)), -1,
+          false};
 }
 
 std::optional<Verdict> from_signals(const Evidence& seen) {
@@ -68,17 +73,20 @@ std::optional<Verdict> from_signals(const Evidence& seen) {
 Verdict without_words(const Evidence& seen) {
   if (!seen.lost_ranks.empty()) {
     int rank = seen.lost_ranks.front();
-    return {kComm, Error::comm(fmt::format("rank {}", rank), "died, and the other ranks did not end").what(), rank, true};
+    return {kComm, Error::comm(fmt::format("rank {}", rank), "died, and the other ranks did not end").what(), rank,
+            true};
   }
   int rank = seen.starter_says ? seen.starter_says->rank : seen.starter == Starter::direct ? 0 : -1;
-  int code = seen.starter_says && seen.starter_says->exit_code != 0 ? seen.starter_says->exit_code : seen.ending.exit_code;
+  int code =
+      seen.starter_says && seen.starter_says->exit_code != 0 ? seen.starter_says->exit_code : seen.ending.exit_code;
   if (rank >= 0) {
     Error::Kind kind = is_kind(code) ? Error::Kind(code) : Error::Kind::comm;
     Error error(kind, fmt::format("rank {}", rank), fmt::format("ended with exit code {} and no reason", code));
     return {error.exit_code(), error.what(), rank, true};
   }
   const char* name = seen.starter == Starter::srun ? "srun" : "mpirun";
-  std::string how = seen.ending.signal ? fmt::format("was killed by signal {} ({})", seen.ending.signal, signal_name(seen.ending.signal))
+  std::string how = seen.ending.signal ? fmt::format("was killed by signal {} ({})", seen.ending.signal,
+                                                     signal_name(seen.ending.signal))
                                        : fmt::format("failed with exit code {}", seen.ending.exit_code);
   return {kComm, Error::comm(name, how).remedy("its own words stand above").what(), -1, false};
 }
@@ -95,7 +103,8 @@ int exit_code_of_sentence(const std::string& sentence) {
 Verdict judge(const Evidence& seen) {
   if (seen.ending.signal == 0 && seen.ending.exit_code == 0 && !seen.killed) return {};
   const auto& reports = seen.reports;
-  if (const auto* own = earliest(reports, [](int code) { return code != 0 && code != kComm && code != kStopped; })) return of_report(*own);
+  if (const auto* own = earliest(reports, [](int code) { return code != 0 && code != kComm && code != kStopped; }))
+    return of_report(*own);
   if (const auto* stopped = earliest(reports, [](int code) { return code == kStopped; })) return of_report(*stopped);
   if (auto verdict = from_signals(seen)) return *verdict;
   if (seen.killed && seen.stop_signal != 0) return stopped_early(seen.stop_signal);

@@ -13,24 +13,24 @@ namespace echelon {
 
 struct Verdict {
   int exit_code = 0;
-  std::string sentence;      ///< "comm: rank 2: …"; empty when all went well
-  int rank = -1;             ///< the one that failed, when it is known
-  bool died = false;         ///< it ended without a word
+  std::string sentence;  ///< "comm: rank 2: …"; empty when all went well
+  int rank = -1;         ///< the one that failed, when it is known
+  bool died = false;     ///< it ended without a word
 };
 
 struct Evidence {
-  Ending ending;                          ///< of the starter, or of the one rank
+  Ending ending;  ///< of the starter, or of the one rank
   Starter starter = Starter::direct;
   std::vector<RankReport> reports;
   std::optional<StarterVerdict> starter_says;
-  std::string last_sentence;              ///< a rank's own last line
-  int stop_signal = 0;                    ///< that asked us to stop; 0: nobody did
-  bool killed = false;                    ///< we ended the ranks ourselves
-  std::vector<int> lost_ranks;            ///< were seen dead on this machine without a report of their end
+  std::string last_sentence;    ///< a rank's own last line
+  int stop_signal = 0;          ///< that asked us to stop; 0: nobody did
+  bool killed = false;          ///< we ended the ranks ourselves
+  std::vector<int> lost_ranks;  ///< were seen dead on this machine without a report of their end
 };
 
-/// A rank's own error comes first (the earliest; communication errors are mostly echoes of another's end and come last),
-/// then a rank that a signal ended, then what is left.
+/// A rank's own error comes first (the earliest; communication errors are mostly echoes of another's end and come
+/// last), then a rank that a signal ended, then what is left.
 Verdict judge(const Evidence& evidence);
 
 /// The exit code for a sentence that starts with the word for its kind; 0 when it does not.

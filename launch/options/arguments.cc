@@ -12,8 +12,10 @@
 #include "runtime/recipe/resolve.h"
 
 DEFINE_string(out, "", "folder that is written; train: runs/NAME-<time> unless given");
-DEFINE_string(resume, "auto", "auto: continue what the folder holds; never: refuse a folder that holds a run; or a path to start from");
-DEFINE_int32(max_restarts, 3, "times that ranks are started again after one failed, from the last checkpoint (0 to 1000)");
+DEFINE_string(resume, "auto",
+              "auto: continue what the folder holds; never: refuse a folder that holds a run; or a path to start from");
+DEFINE_int32(max_restarts, 3,
+             "times that ranks are started again after one failed, from the last checkpoint (0 to 1000)");
 DEFINE_string(adapter, "", "PEFT folder laid over the model");
 DEFINE_bool(dry_run, false, "print the resolved recipe and what it needs; start nothing");
 DEFINE_bool(trust_dir, false, "accept a run folder that belongs to another user or that anyone may write to");
@@ -65,7 +67,8 @@ Number in_range(Number value, Number min, Number max, const char* flag) {
 Precision precision() {
   static const std::map<std::string, Precision> known = {{"FP32", FP32}, {"BF16", BF16}, {"FP64", FP64}};
   auto found = known.find(FLAGS_precision);
-  if (found == known.end()) throw Error::usage("--precision", "unknown precision").got(FLAGS_precision).expected("FP32, BF16 or FP64");
+  if (found == known.end())
+    throw Error::usage("--precision", "unknown precision").got(FLAGS_precision).expected("FP32, BF16 or FP64");
   return found->second;
 }
 
@@ -109,13 +112,20 @@ RankArguments rank_arguments() {
 TrainArguments train_arguments(const CommandLine& line) {
   refuse_adapter();
   required(FLAGS_resume, "--resume");
-  return {.recipe = line.names.at(0), .overrides = line.overrides, .out = FLAGS_out, .resume = FLAGS_resume,
-          .dry_run = FLAGS_dry_run, .ranks = start_arguments().ranks, .trust_folder = FLAGS_trust_dir};
+  return {.recipe = line.names.at(0),
+          .overrides = line.overrides,
+          .out = FLAGS_out,
+          .resume = FLAGS_resume,
+          .dry_run = FLAGS_dry_run,
+          .ranks = start_arguments().ranks,
+          .trust_folder = FLAGS_trust_dir};
 }
 
 BatchesArguments batches_arguments(const CommandLine& line) {
-  return {.recipe = line.names.at(0), .overrides = line.overrides,
-          .steps = in_range<int64_t>(FLAGS_steps, 1, 1'000'000'000, "--steps"), .output = required(FLAGS_output, "--output")};
+  return {.recipe = line.names.at(0),
+          .overrides = line.overrides,
+          .steps = in_range<int64_t>(FLAGS_steps, 1, 1'000'000'000, "--steps"),
+          .output = required(FLAGS_output, "--output")};
 }
 
 EvalArguments eval_arguments(const CommandLine& line) {
@@ -125,8 +135,11 @@ EvalArguments eval_arguments(const CommandLine& line) {
 
 ForwardArguments forward_arguments(const CommandLine& line) {
   refuse_adapter();
-  return {.model = required(FLAGS_model, "--model"), .input = required(FLAGS_input, "--input"),
-          .output = required(FLAGS_output, "--output"), .precision = precision(), .gradients = FLAGS_gradients,
+  return {.model = required(FLAGS_model, "--model"),
+          .input = required(FLAGS_input, "--input"),
+          .output = required(FLAGS_output, "--output"),
+          .precision = precision(),
+          .gradients = FLAGS_gradients,
           .layout = layout(line.overrides)};
 }
 
@@ -134,27 +147,39 @@ GenerateArguments generate_arguments(const CommandLine& line) {
   refuse_adapter();
   bool text = !FLAGS_prompt.empty(), ids = !FLAGS_prompt_ids.empty();
   if (text == ids) throw Error::usage("generate", "give either --prompt or --prompt_ids");
-  return {.model = required(FLAGS_model, "--model"), .prompt = FLAGS_prompt, .prompt_ids = parse_ids(FLAGS_prompt_ids),
+  return {.model = required(FLAGS_model, "--model"),
+          .prompt = FLAGS_prompt,
+          .prompt_ids = parse_ids(FLAGS_prompt_ids),
           .max_new_tokens = in_range<int64_t>(FLAGS_max_new_tokens, 1, 1 << 24, "--max_new_tokens"),
           .temperature = in_range(FLAGS_temperature, 0.0, 1e6, "--temperature"),
-          .top_p = in_range(FLAGS_top_p, 0.0, 1.0, "--top_p"), .seed = FLAGS_seed, .precision = precision()};
+          .top_p = in_range(FLAGS_top_p, 0.0, 1.0, "--top_p"),
+          .seed = FLAGS_seed,
+          .precision = precision()};
 }
 
 ExportArguments export_arguments(const CommandLine& line) {
   if (FLAGS_dtype != "float32" && FLAGS_dtype != "bfloat16" && FLAGS_dtype != "float16") {
     throw Error::usage("--dtype", "unknown type").got(printable(FLAGS_dtype)).expected("float32, bfloat16 or float16");
   }
-  return {.checkpoint = line.names.at(0), .out = required(FLAGS_out, "--out"), .dtype = FLAGS_dtype,
+  return {.checkpoint = line.names.at(0),
+          .out = required(FLAGS_out, "--out"),
+          .dtype = FLAGS_dtype,
           .max_shard_bytes = parse_bytes(FLAGS_max_shard_size, "--max_shard_size")};
 }
 
 StartArguments start_arguments() {
   if (FLAGS_launcher != "auto" && FLAGS_launcher != "mpirun" && FLAGS_launcher != "srun") {
-    throw Error::usage("--launcher", "unknown launcher").got(printable(FLAGS_launcher)).expected("auto, mpirun or srun");
+    throw Error::usage("--launcher", "unknown launcher")
+        .got(printable(FLAGS_launcher))
+        .expected("auto, mpirun or srun");
   }
-  if (!FLAGS_hosts.empty() && !FLAGS_hostfile.empty()) throw Error::usage("--hosts", "give either --hosts or --hostfile");
-  return {.ranks = in_range(FLAGS_ranks, 0, 65536, "--ranks"), .hosts = FLAGS_hosts, .hostfile = FLAGS_hostfile,
-          .launcher = FLAGS_launcher, .max_restarts = in_range(FLAGS_max_restarts, 0, 1000, "--max_restarts")};
+  if (!FLAGS_hosts.empty() && !FLAGS_hostfile.empty())
+    throw Error::usage("--hosts", "give either --hosts or --hostfile");
+  return {.ranks = in_range(FLAGS_ranks, 0, 65536, "--ranks"),
+          .hosts = FLAGS_hosts,
+          .hostfile = FLAGS_hostfile,
+          .launcher = FLAGS_launcher,
+          .max_restarts = in_range(FLAGS_max_restarts, 0, 1000, "--max_restarts")};
 }
 
 void check_arguments(const CommandLine& line) {
@@ -168,7 +193,8 @@ void check_arguments(const CommandLine& line) {
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {
-  static const std::map<std::string, double> units = {{"", 1}, {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+  static const std::map<std::string, double> units = {{"", 1},       {"B", 1},         {"KB", 1e3},
+                                                      {"MB", 1e6},   {"GB", 1e9},      {"TB", 1e12},
                                                       {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
   double number = 0;
   auto [stop, failure] = std::from_chars(text.data(), text.data() + text.size(), number);

@@ -19,13 +19,13 @@ struct RankArguments {
 RankArguments rank_arguments();
 
 struct TrainArguments {
-  std::string recipe;                  ///< name or file
+  std::string recipe;  ///< name or file
   std::vector<std::string> overrides;
-  std::string out;                     ///< run folder; empty: runs/NAME-<time>
-  std::string resume = "auto";         ///< auto | never | PATH of a checkpoint or run folder
+  std::string out;              ///< run folder; empty: runs/NAME-<time>
+  std::string resume = "auto";  ///< auto | never | PATH of a checkpoint or run folder
   bool dry_run = false;
-  int ranks = 0;                       ///< ranks that a dry run plans for; 0: one
-  bool trust_folder = false;           ///< accept a run folder that others own or may write to
+  int ranks = 0;              ///< ranks that a dry run plans for; 0: one
+  bool trust_folder = false;  ///< accept a run folder that others own or may write to
 };
 TrainArguments train_arguments(const CommandLine& line);
 
@@ -40,7 +40,7 @@ BatchesArguments batches_arguments(const CommandLine& line);
 struct EvalArguments {
   std::string recipe;
   std::vector<std::string> overrides;
-  std::string model;                   ///< Hugging Face folder or checkpoint
+  std::string model;  ///< Hugging Face folder or checkpoint
 };
 EvalArguments eval_arguments(const CommandLine& line);
 
@@ -48,16 +48,16 @@ struct ForwardArguments {
   std::string model, input, output;
   Precision precision = FP32;
   bool gradients = false;
-  Recipe layout;                       ///< resolved; only mesh and sharding mean something
+  Recipe layout;  ///< resolved; only mesh and sharding mean something
 };
 ForwardArguments forward_arguments(const CommandLine& line);
 
 struct GenerateArguments {
   std::string model;
-  std::string prompt;                  ///< text, unless there are prompt_ids
+  std::string prompt;  ///< text, unless there are prompt_ids
   std::optional<std::vector<int64_t>> prompt_ids;
   int64_t max_new_tokens = 0;
-  double temperature = 0;              ///< 0: greedy
+  double temperature = 0;  ///< 0: greedy
   double top_p = 1;
   int64_t seed = 0;
   Precision precision = FP32;
@@ -66,16 +66,16 @@ GenerateArguments generate_arguments(const CommandLine& line);
 
 struct ExportArguments {
   std::string checkpoint, out;
-  std::string dtype;                   ///< float32 | bfloat16 | float16
+  std::string dtype;  ///< float32 | bfloat16 | float16
   int64_t max_shard_bytes = 0;
 };
 ExportArguments export_arguments(const CommandLine& line);
 
 /// How ranks are started.
 struct StartArguments {
-  int ranks = 0;                       ///< 0: as many as GPUs are visible, else 1
+  int ranks = 0;  ///< 0: as many as GPUs are visible, else 1
   std::string hosts, hostfile;
-  std::string launcher = "auto";       ///< auto | mpirun | srun
+  std::string launcher = "auto";  ///< auto | mpirun | srun
   int max_restarts = 3;
 };
 StartArguments start_arguments();

@@ -26,34 +26,63 @@ Names with(Names own, const Names& more) {
 std::vector<Command> make_commands() {
   const Names start = {"ranks", "hosts", "hostfile", "launcher"};
   return {
-      {.name = "train", .usage = "RECIPE [path=value ...]", .summary = "trains; makes or continues a run folder",
+      {.name = "train",
+       .usage = "RECIPE [path=value ...]",
+       .summary = "trains; makes or continues a run folder",
        .flags = with({"out", "resume", "max_restarts", "adapter", "dry_run", "trust_dir"}, start),
-       .least_names = 1, .most_names = 1, .takes_overrides = true, .runs_on_ranks = true},
-      {.name = "batches", .usage = "RECIPE [path=value ...] --steps=K --output=X.safetensors",
+       .least_names = 1,
+       .most_names = 1,
+       .takes_overrides = true,
+       .runs_on_ranks = true},
+      {.name = "batches",
+       .usage = "RECIPE [path=value ...] --steps=K --output=X.safetensors",
        .summary = "writes the batches that training would see",
-       .flags = with({"steps", "output"}, start), .least_names = 1, .most_names = 1, .takes_overrides = true,
+       .flags = with({"steps", "output"}, start),
+       .least_names = 1,
+       .most_names = 1,
+       .takes_overrides = true,
        .runs_on_ranks = true},
-      {.name = "eval", .usage = "RECIPE --model=DIR [path=value ...]",
+      {.name = "eval",
+       .usage = "RECIPE --model=DIR [path=value ...]",
        .summary = "metrics of the validation source, one JSON line",
-       .flags = with({"model", "adapter"}, start), .least_names = 1, .most_names = 1, .takes_overrides = true,
+       .flags = with({"model", "adapter"}, start),
+       .least_names = 1,
+       .most_names = 1,
+       .takes_overrides = true,
        .runs_on_ranks = true},
-      {.name = "forward", .usage = "--model=DIR --input=X.safetensors --output=Y.safetensors [mesh.tp=2 ...]",
+      {.name = "forward",
+       .usage = "--model=DIR --input=X.safetensors --output=Y.safetensors [mesh.tp=2 ...]",
        .summary = "runs a model on given inputs, writes its outputs",
        .flags = with({"model", "adapter", "input", "output", "precision", "gradients"}, start),
-       .takes_overrides = true, .runs_on_ranks = true},
-      {.name = "generate", .usage = "--model=DIR (--prompt=TEXT | --prompt_ids=1,2,3)",
-       .summary = "continues a text",
-       .flags = with({"model", "adapter", "prompt", "prompt_ids", "max_new_tokens", "temperature", "top_p", "seed",
-                      "precision"}, start),
+       .takes_overrides = true,
        .runs_on_ranks = true},
-      {.name = "export", .usage = "CHECKPOINT --out=DIR", .summary = "writes a Hugging Face folder",
-       .flags = {"out", "dtype", "max_shard_size"}, .least_names = 1, .most_names = 1, .runs_on_ranks = true},
-      {.name = "prepare", .usage = "--input=FILES --tokenizer=(HF_DIR | train:bpe:8192 | train:wordpiece:8192) --out=PREFIX",
+      {.name = "generate",
+       .usage = "--model=DIR (--prompt=TEXT | --prompt_ids=1,2,3)",
+       .summary = "continues a text",
+       .flags = with(
+           {"model", "adapter", "prompt", "prompt_ids", "max_new_tokens", "temperature", "top_p", "seed", "precision"},
+           start),
+       .runs_on_ranks = true},
+      {.name = "export",
+       .usage = "CHECKPOINT --out=DIR",
+       .summary = "writes a Hugging Face folder",
+       .flags = {"out", "dtype", "max_shard_size"},
+       .least_names = 1,
+       .most_names = 1,
+       .runs_on_ranks = true},
+      {.name = "prepare",
+       .usage = "--input=FILES --tokenizer=(HF_DIR | train:bpe:8192 | train:wordpiece:8192) --out=PREFIX",
        .summary = "turns text into token ids"},
-      {.name = "inspect", .usage = "PATH", .summary = "what a checkpoint, model, data or run folder holds, and if it is whole",
-       .flags = {"verify", "json"}, .least_names = 1, .most_names = 1},
+      {.name = "inspect",
+       .usage = "PATH",
+       .summary = "what a checkpoint, model, data or run folder holds, and if it is whole",
+       .flags = {"verify", "json"},
+       .least_names = 1,
+       .most_names = 1},
       {.name = "recipes", .usage = "", .summary = "every recipe", .flags = {"json"}},
-      {.name = "describe", .usage = "[NAME]", .summary = "a Part or a recipe: options, defaults, paper; without a name, every Part",
+      {.name = "describe",
+       .usage = "[NAME]",
+       .summary = "a Part or a recipe: options, defaults, paper; without a name, every Part",
        .most_names = 1},
       {.name = "doctor", .usage = "", .summary = "what this machine has and lacks for training", .flags = {"json"}},
       {.name = "plan", .summary = "memory and time of a run that is not started", .available = false},
@@ -97,11 +126,13 @@ class Parser {
       line_.help = true;
       return;
     }
-    if (equals == std::string::npos && name.starts_with("no") && is_bool(name.substr(2))) return set(text, name.substr(2), "false");
+    if (equals == std::string::npos && name.starts_with("no") && is_bool(name.substr(2)))
+      return set(text, name.substr(2), "false");
     if (!known(name)) refuse_unknown(text, name);
     if (equals != std::string::npos) return set(text, name, body.substr(equals + 1));
     if (is_bool(name)) return set(text, name, "true");
-    if (next_ == arguments_.size()) throw Error::usage(text, "needs a value").remedy(fmt::format("write --{}=VALUE", name));
+    if (next_ == arguments_.size())
+      throw Error::usage(text, "needs a value").remedy(fmt::format("write --{}=VALUE", name));
     set(text, name, arguments_[next_++]);
   }
 
@@ -137,7 +168,8 @@ class Parser {
     const Command& command = *line_.command;
     if (count < command.least_names) throw Error::usage(command.name, "too few arguments").expected(command.usage);
     if (count > command.most_names) {
-      throw Error::usage(command.name, fmt::format("too many arguments: \"{}\"", printable(line_.names[command.most_names])))
+      throw Error::usage(command.name,
+                         fmt::format("too many arguments: \"{}\"", printable(line_.names[command.most_names])))
           .expected(command.usage.empty() ? "none" : command.usage);
     }
   }
@@ -176,18 +208,21 @@ const Command& find_command(const std::string& name) {
 CommandLine parse_command_line(const std::vector<std::string>& arguments) { return Parser(arguments).parse(); }
 
 std::string help_text() {
-  std::string text = "Echelon trains large encoders and decoders over many ranks.\n\nUsage: echelon COMMAND [arguments]\n\n";
+  std::string text =
+      "Echelon trains large encoders and decoders over many ranks.\n\nUsage: echelon COMMAND [arguments]\n\n";
   for (const Command& command : commands()) {
     if (command.available) text += fmt::format("  {:<10} {}\n", command.name, command.summary);
   }
-  return text + "\n`echelon COMMAND --help` shows a command's arguments and flags.\n"
-                "Try:   echelon doctor\n"
-                "       echelon train base/tiny_decoder_clm --ranks=2 steps=20\n";
+  return text +
+         "\n`echelon COMMAND --help` shows a command's arguments and flags.\n"
+         "Try:   echelon doctor\n"
+         "       echelon train base/tiny_decoder_clm --ranks=2 steps=20\n";
 }
 
 std::string help_text(const Command& command) {
   std::string text = fmt::format("echelon {} {}\n  {}\n", command.name, command.usage, command.summary);
-  if (command.takes_overrides) text += "  path=value sets a field of the recipe: steps=100 mesh.tp=2 optimizer.learning_rate=3e-4\n";
+  if (command.takes_overrides)
+    text += "  path=value sets a field of the recipe: steps=100 mesh.tp=2 optimizer.learning_rate=3e-4\n";
   if (!command.flags.empty()) text += "\n";
   for (const std::string& flag : command.flags) text += flag_help(flag);
   return text;

@@ -7,8 +7,8 @@
 
 namespace echelon {
 
-/// `<bin>/echelon` and `<bin>/echelon-rank` stand beside `<bin>/../share/echelon/{recipes,prepare,parts.pb}`, in a build
-/// folder as in an installed tree.
+/// `<bin>/echelon` and `<bin>/echelon-rank` stand beside `<bin>/../share/echelon/{recipes,prepare,parts.pb}`, in a
+/// build folder as in an installed tree.
 struct Installation {
   std::string bin;             ///< folder of this program
   std::string rank_program;    ///< echelon-rank

@@ -49,8 +49,12 @@ void RankStatus::ended(int exit_code, const std::string& sentence) const { write
 
 void RankStatus::write(std::optional<int> exit_code, const std::string& sentence) const {
   if (folder_.empty()) return;
-  Json json = {{"rank", rank_}, {"pid", getpid()}, {"host", host_name()}, {"exit", nullptr},
-               {"error", printable(sentence)}, {"ended", seconds_since_1970()}};
+  Json json = {{"rank", rank_},
+               {"pid", getpid()},
+               {"host", host_name()},
+               {"exit", nullptr},
+               {"error", printable(sentence)},
+               {"ended", seconds_since_1970()}};
   if (exit_code) json["exit"] = *exit_code;
   std::string path = join_path(folder_, rank_file_stem(rank_) + ".status");
   // Renamed so that the launcher never reads half of it; not synced, since it need not outlive the machine.

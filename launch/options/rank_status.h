@@ -8,9 +8,9 @@
 
 namespace echelon {
 
-/// One rank's file `rank-00003.status` in a folder that the launcher made for this job. Written when the rank starts and
-/// again when it ends by itself; a rank that dies leaves the first. Without a folder (a rank started by hand) nothing is
-/// written. Failing to write is not an error: the launcher then learns less.
+/// One rank's file `rank-00003.status` in a folder that the launcher made for this job. Written when the rank starts
+/// and again when it ends by itself; a rank that dies leaves the first. Without a folder (a rank started by hand)
+/// nothing is written. Failing to write is not an error: the launcher then learns less.
 class RankStatus {
  public:
   RankStatus(std::string folder, int rank);
@@ -28,9 +28,9 @@ struct RankReport {
   int rank = -1;
   int64_t pid = 0;
   std::string host;
-  std::optional<int> exit_code;   ///< absent: it runs, or it died
+  std::optional<int> exit_code;  ///< absent: it runs, or it died
   std::string sentence;
-  double ended = 0;               ///< seconds since 1970
+  double ended = 0;  ///< seconds since 1970
 };
 
 /// The reports in a folder, by rank; what cannot be read is left out.

@@ -28,7 +28,8 @@ std::string difference_in(const pb::Message& before, const pb::Message& after, c
   bool in_both = is_message(*field) && !field->is_repeated() && reflection->HasField(before, field) &&
                  reflection->HasField(after, field);
   if (!in_both) {
-    bool same = with_only(before, field)->SerializePartialAsString() == with_only(after, field)->SerializePartialAsString();
+    bool same =
+        with_only(before, field)->SerializePartialAsString() == with_only(after, field)->SerializePartialAsString();
     return same ? "" : path;
   }
   const pb::Message& old_value = reflection->GetMessage(before, field);

@@ -44,7 +44,8 @@ class Checks {
   void name() const {
     static const std::regex allowed(R"([A-Za-z0-9_][A-Za-z0-9_.-]{0,63})");
     if (!std::regex_match(recipe_.name(), allowed)) {
-      refuse("name", fmt::format("name \"{}\" is not 1 to 64 letters, digits, '_', '.' or '-'", printable(recipe_.name())));
+      refuse("name",
+             fmt::format("name \"{}\" is not 1 to 64 letters, digits, '_', '.' or '-'", printable(recipe_.name())));
     }
   }
 
@@ -53,7 +54,8 @@ class Checks {
     if (mesh.pp() != 1) later("mesh.pp", fmt::format("pipeline parallelism (mesh.pp = {})", mesh.pp()));
     if (mesh.cp() != 1) later("mesh.cp", fmt::format("context parallelism (mesh.cp = {})", mesh.cp()));
     if (mesh.ep() != 1) later("mesh.ep", fmt::format("expert parallelism (mesh.ep = {})", mesh.ep()));
-    if (mesh.replicas() != 1) later("mesh.replicas", fmt::format("hybrid sharding (mesh.replicas = {})", mesh.replicas()));
+    if (mesh.replicas() != 1)
+      later("mesh.replicas", fmt::format("hybrid sharding (mesh.replicas = {})", mesh.replicas()));
     if (recipe_.has_exchange()) later("exchange", "a gradient exchange other than the exact one");
     if (recipe_.adapter_size() > 0) later("adapter.0", "training adapters");
     if (recipe_.reproducible()) later("reproducible", "the same bits on any layout (reproducible: true)");
@@ -86,10 +88,14 @@ class Checks {
 
   void model() const {
     switch (recipe_.model().source_case()) {
-      case ModelConfig::SOURCE_NOT_SET: refuse("model", "no model is given: load, config or architecture");
-      case ModelConfig::kLoad: return path_given("model.load", recipe_.model().load());
-      case ModelConfig::kConfig: return path_given("model.config", recipe_.model().config());
-      case ModelConfig::kArchitecture: return architecture(recipe_.model().architecture());
+      case ModelConfig::SOURCE_NOT_SET:
+        refuse("model", "no model is given: load, config or architecture");
+      case ModelConfig::kLoad:
+        return path_given("model.load", recipe_.model().load());
+      case ModelConfig::kConfig:
+        return path_given("model.config", recipe_.model().config());
+      case ModelConfig::kArchitecture:
+        return architecture(recipe_.model().architecture());
     }
   }
 
@@ -100,7 +106,8 @@ class Checks {
   void architecture(const ArchitectureConfig& shape) const {
     family(shape.family());
     const std::string at = "model.architecture.";
-    for (auto [field, value] : {std::pair("layers", shape.layers()), {"width", shape.width()}, {"heads", shape.heads()}}) {
+    for (auto [field, value] :
+         {std::pair("layers", shape.layers()), {"width", shape.width()}, {"heads", shape.heads()}}) {
       if (value < 1) refuse(at + field, fmt::format("{} must be given, at least 1", at + field));
     }
     bool llama = shape.family() == "llama";
@@ -132,7 +139,8 @@ class Checks {
   void belongs_to_family(const ArchitectureConfig& shape) const {
     auto only = [&](bool present, const char* field, const char* family) {
       if (!present || shape.family() == family) return;
-      refuse(std::string("model.architecture.") + field, fmt::format("{} is for {}, not for {}", field, family, shape.family()));
+      refuse(std::string("model.architecture.") + field,
+             fmt::format("{} is for {}, not for {}", field, family, shape.family()));
     };
     only(shape.has_kv_heads(), "kv_heads", "llama");
     only(shape.has_head_width(), "head_width", "llama");
@@ -143,12 +151,15 @@ class Checks {
   void objective_fits(const std::string& family) const {
     std::string objective = part_name(recipe_.objective());
     bool causal = family != "bert";
-    if (objective == "echelon.MaskedLm" && causal) refuse("objective", fmt::format("MaskedLm needs an encoder; {} is a decoder", family));
-    if (objective == "echelon.CausalLm" && !causal) refuse("objective", fmt::format("CausalLm needs a decoder; {} is an encoder", family));
+    if (objective == "echelon.MaskedLm" && causal)
+      refuse("objective", fmt::format("MaskedLm needs an encoder; {} is a decoder", family));
+    if (objective == "echelon.CausalLm" && !causal)
+      refuse("objective", fmt::format("CausalLm needs a decoder; {} is an encoder", family));
   }
 
   void sequences_fit(int64_t positions) const {
-    for (auto [path, any] : {std::pair("data.train", &recipe_.data().train()), {"data.validation", &recipe_.data().validation()}}) {
+    for (auto [path, any] :
+         {std::pair("data.train", &recipe_.data().train()), {"data.validation", &recipe_.data().validation()}}) {
       if (any->type_url().empty()) continue;
       std::unique_ptr<pb::Message> options = unpack_part(*any);
       const pb::FieldDescriptor* length = options->GetDescriptor()->FindFieldByName("sequence_length");
@@ -168,10 +179,12 @@ class Checks {
 
   void mesh() const {
     const MeshConfig& mesh = recipe_.mesh();
-    if (ranks_ % mesh.tp() != 0) refuse("mesh.tp", fmt::format("mesh.tp {} does not divide {} ranks", mesh.tp(), ranks_));
+    if (ranks_ % mesh.tp() != 0)
+      refuse("mesh.tp", fmt::format("mesh.tp {} does not divide {} ranks", mesh.tp(), ranks_));
     int64_t asked = int64_t{mesh.dp()} * mesh.tp();
     if (mesh.dp() != 0 && asked != ranks_) {
-      refuse("mesh.dp", fmt::format("mesh dp {} tp {} takes {} ranks and there are {}; dp 0 takes what remains", mesh.dp(), mesh.tp(), asked, ranks_));
+      refuse("mesh.dp", fmt::format("mesh dp {} tp {} takes {} ranks and there are {}; dp 0 takes what remains",
+                                    mesh.dp(), mesh.tp(), asked, ranks_));
     }
   }
 

@@ -15,10 +15,10 @@ namespace pb = google::protobuf;
 namespace {
 
 struct Override {
-  std::string text;                 // "mesh.tp=2"
-  std::string path;                 // "mesh.tp"
-  std::vector<std::string> steps;   // "mesh", "tp"
-  std::string value;                // "2"
+  std::string text;                // "mesh.tp=2"
+  std::string path;                // "mesh.tp"
+  std::vector<std::string> steps;  // "mesh", "tp"
+  std::string value;               // "2"
   bool append = false;
 };
 
@@ -53,7 +53,8 @@ Number parse_number(const Override& override) {
   auto [stop, failure] = std::from_chars(override.value.data(), end, number);
   if (failure != std::errc() || stop != end) {
     const char* kind = std::is_integral_v<Number> ? "a whole number" : "a number";
-    throw Error::recipe(override.text, fmt::format("{} takes {}", override.path, kind)).got(fmt::format("\"{}\"", override.value));
+    throw Error::recipe(override.text, fmt::format("{} takes {}", override.path, kind))
+        .got(fmt::format("\"{}\"", override.value));
   }
   return number;
 }
@@ -87,16 +88,26 @@ void set_scalar(pb::Message& message, const pb::FieldDescriptor* field, const Ov
   bool add = field->is_repeated();
   switch (field->cpp_type()) {
 #define SET(Type, value) add ? to->Add##Type(&message, field, value) : to->Set##Type(&message, field, value)
-    case pb::FieldDescriptor::CPPTYPE_INT32: return SET(Int32, parse_number<int32_t>(override));
-    case pb::FieldDescriptor::CPPTYPE_INT64: return SET(Int64, parse_number<int64_t>(override));
-    case pb::FieldDescriptor::CPPTYPE_UINT32: return SET(UInt32, parse_number<uint32_t>(override));
-    case pb::FieldDescriptor::CPPTYPE_UINT64: return SET(UInt64, parse_number<uint64_t>(override));
-    case pb::FieldDescriptor::CPPTYPE_DOUBLE: return SET(Double, parse_number<double>(override));
-    case pb::FieldDescriptor::CPPTYPE_FLOAT: return SET(Float, parse_number<float>(override));
-    case pb::FieldDescriptor::CPPTYPE_BOOL: return SET(Bool, parse_bool(override));
-    case pb::FieldDescriptor::CPPTYPE_ENUM: return SET(Enum, parse_enum(override, *field->enum_type()));
-    case pb::FieldDescriptor::CPPTYPE_STRING: return SET(String, override.value);
-    case pb::FieldDescriptor::CPPTYPE_MESSAGE: break;
+    case pb::FieldDescriptor::CPPTYPE_INT32:
+      return SET(Int32, parse_number<int32_t>(override));
+    case pb::FieldDescriptor::CPPTYPE_INT64:
+      return SET(Int64, parse_number<int64_t>(override));
+    case pb::FieldDescriptor::CPPTYPE_UINT32:
+      return SET(UInt32, parse_number<uint32_t>(override));
+    case pb::FieldDescriptor::CPPTYPE_UINT64:
+      return SET(UInt64, parse_number<uint64_t>(override));
+    case pb::FieldDescriptor::CPPTYPE_DOUBLE:
+      return SET(Double, parse_number<double>(override));
+    case pb::FieldDescriptor::CPPTYPE_FLOAT:
+      return SET(Float, parse_number<float>(override));
+    case pb::FieldDescriptor::CPPTYPE_BOOL:
+      return SET(Bool, parse_bool(override));
+    case pb::FieldDescriptor::CPPTYPE_ENUM:
+      return SET(Enum, parse_enum(override, *field->enum_type()));
+    case pb::FieldDescriptor::CPPTYPE_STRING:
+      return SET(String, override.value);
+    case pb::FieldDescriptor::CPPTYPE_MESSAGE:
+      break;
 #undef SET
   }
   parse_message_value(override, *field, add ? *to->AddMessage(&message, field) : *to->MutableMessage(&message, field));
@@ -111,8 +122,9 @@ int element_index(const pb::Message& message, const pb::FieldDescriptor* field, 
     if (failure != std::errc() || stop != text.data() + text.size()) index = -1;
   }
   if (index >= 0 && index < size) return index;
-  throw Error::recipe(override.text, fmt::format("{} is a list of {}: name an element by its index from 0, or add one with +=",
-                                                 field->name(), size));
+  throw Error::recipe(
+      override.text,
+      fmt::format("{} is a list of {}: name an element by its index from 0, or add one with +=", field->name(), size));
 }
 
 void set_field(pb::Message& message, const Override& override, size_t step);
@@ -166,7 +178,8 @@ bool is_override(const std::string& argument) { return std::regex_match(argument
 
 void apply_override(Recipe& recipe, const std::string& text, Places& places) {
   Override override = split(text);
-  if (override.steps[0] == "parent") throw Error::recipe(text, "a parent cannot be set here").remedy("write it in a recipe");
+  if (override.steps[0] == "parent")
+    throw Error::recipe(text, "a parent cannot be set here").remedy("write it in a recipe");
   set_field(recipe, override, 0);
   places.set(override.path, text);
 }

@@ -1,5 +1,5 @@
-#include "runtime/recipe/fields.h"
 #include "runtime/recipe/parts.h"
+#include "runtime/recipe/fields.h"
 
 #include <algorithm>
 #include <array>
@@ -20,18 +20,19 @@ namespace pb = google::protobuf;
 namespace {
 
 constexpr std::array kKinds = {
-    PartKind{"objective", "models/objectives/"},    PartKind{"adapter", "models/adapters/"},
-    PartKind{"source", "runtime/sources/"},         PartKind{"optimizer", "runtime/optimizers/"},
-    PartKind{"schedule", "runtime/schedules/"},     PartKind{"exchange", "sharding/exchange/"},
+    PartKind{"objective", "models/objectives/"}, PartKind{"adapter", "models/adapters/"},
+    PartKind{"source", "runtime/sources/"},      PartKind{"optimizer", "runtime/optimizers/"},
+    PartKind{"schedule", "runtime/schedules/"},  PartKind{"exchange", "sharding/exchange/"},
     PartKind{"weight op", "models/weight_ops/"},
 };
 
 // Names that the documentation gives to Parts still to come: refused as such, not as typing mistakes.
-constexpr std::array kLater = {"Lora",  "Ia3",  "PrefixTuning", "PromptTuning", "PTuning", "Bottleneck", "Exact",
-                               "Int8",  "Sign", "TopK",         "PowerSgd",     "DiLoCo",  "OneBitAdam"};
+constexpr std::array kLater = {"Lora", "Ia3",  "PrefixTuning", "PromptTuning", "PTuning", "Bottleneck", "Exact",
+                               "Int8", "Sign", "TopK",         "PowerSgd",     "DiLoCo",  "OneBitAdam"};
 
 const PartKind* kind_of_file(const std::string& file) {
-  auto found = std::find_if(kKinds.begin(), kKinds.end(), [&](const PartKind& kind) { return file.starts_with(kind.folder); });
+  auto found =
+      std::find_if(kKinds.begin(), kKinds.end(), [&](const PartKind& kind) { return file.starts_with(kind.folder); });
   return found == kKinds.end() ? nullptr : &*found;
 }
 
@@ -92,12 +93,12 @@ std::string kind_of_slot(const pb::FieldDescriptor& field) {
 }
 
 bool is_part_slot(const pb::FieldDescriptor& field) {
-  return field.cpp_type() == pb::FieldDescriptor::CPPTYPE_MESSAGE &&
-         field.message_type() == pb::Any::descriptor();
+  return field.cpp_type() == pb::FieldDescriptor::CPPTYPE_MESSAGE && field.message_type() == pb::Any::descriptor();
 }
 
 std::string unknown_part(const std::string& name, const std::string& kind_word) {
-  if (std::find(kLater.begin(), kLater.end(), name) != kLater.end()) return fmt::format("{} is not available yet", name);
+  if (std::find(kLater.begin(), kLater.end(), name) != kLater.end())
+    return fmt::format("{} is not available yet", name);
   std::vector<std::string> names = part_names(kind_word);
   std::string near = did_you_mean(name, names);
   if (near.empty()) near = fmt::format("there are {}", fmt::join(names, ", "));

@@ -33,7 +33,8 @@ std::vector<std::string> part_names(const std::string& kind_word = "");
 const google::protobuf::Descriptor* find_part(const std::string& name);
 /// The word for the kind of a Part's options, or "" when the message is no Part.
 std::string kind_of(const google::protobuf::Descriptor& options);
-/// The kind that belongs into an Any field of the recipe: "optimizer" for Recipe.optimizer, "source" for DataConfig.train.
+/// The kind that belongs into an Any field of the recipe: "optimizer" for Recipe.optimizer, "source" for
+/// DataConfig.train.
 std::string kind_of_slot(const google::protobuf::FieldDescriptor& field);
 
 /// Whether the field holds a Part.

@@ -108,14 +108,19 @@ std::vector<double> numbers(const pb::Message& message, const pb::FieldDescripto
   }
   if (field->is_repeated()) return values;
   switch (field->cpp_type()) {
-    case pb::FieldDescriptor::CPPTYPE_INT32: return {static_cast<double>(of->GetInt32(message, field))};
-    case pb::FieldDescriptor::CPPTYPE_INT64: return {static_cast<double>(of->GetInt64(message, field))};
-    case pb::FieldDescriptor::CPPTYPE_DOUBLE: return {of->GetDouble(message, field)};
-    default: return {};
+    case pb::FieldDescriptor::CPPTYPE_INT32:
+      return {static_cast<double>(of->GetInt32(message, field))};
+    case pb::FieldDescriptor::CPPTYPE_INT64:
+      return {static_cast<double>(of->GetInt64(message, field))};
+    case pb::FieldDescriptor::CPPTYPE_DOUBLE:
+      return {of->GetDouble(message, field)};
+    default:
+      return {};
   }
 }
 
-void check_field(const pb::Message& message, const pb::FieldDescriptor* field, const std::string& path, const Refuse& refuse) {
+void check_field(const pb::Message& message, const pb::FieldDescriptor* field, const std::string& path,
+                 const Refuse& refuse) {
   const Range* range = find_range(*field);
   if (!range) return;
   for (double value : numbers(message, field)) {

@@ -65,19 +65,21 @@ class Reader {
     chain_.push_back(file);
     if (seen) throw Error::recipe(chain_.front(), fmt::format("parents form a circle: {}", fmt::join(chain_, " -> ")));
     if (chain_.size() > kDeepestParents) {
-      throw Error::recipe(chain_.front(), fmt::format("more than {} parents: {}", kDeepestParents, fmt::join(chain_, " -> ")));
+      throw Error::recipe(chain_.front(),
+                          fmt::format("more than {} parents: {}", kDeepestParents, fmt::join(chain_, " -> ")));
     }
     seen_.push_back(same);
   }
 
   std::string parent_file(const std::string& parent, const std::string& child, const std::string& place) const {
-    if (!stays_inside(parent)) throw Error::recipe(place, fmt::format("parent \"{}\" leaves the recipe's folder", printable(parent)));
+    if (!stays_inside(parent))
+      throw Error::recipe(place, fmt::format("parent \"{}\" leaves the recipe's folder", printable(parent)));
     std::string beside = join_path(folder_of(child), parent);
     if (std::string named = by_name(parent, folders_); !named.empty()) return named;
     if (is_file(beside)) return beside;
     if (is_file(beside + std::string(kSuffix))) return beside + std::string(kSuffix);
-    Error error = Error::recipe(place, fmt::format("no parent \"{}\" (chain: {} -> {})", printable(parent), fmt::join(chain_, " -> "),
-                                                   printable(parent)));
+    Error error = Error::recipe(place, fmt::format("no parent \"{}\" (chain: {} -> {})", printable(parent),
+                                                   fmt::join(chain_, " -> "), printable(parent)));
     std::string near = did_you_mean(parent, recipe_names(folders_));
     throw near.empty() ? error : error.remedy(near);
   }
@@ -107,7 +109,8 @@ LoadedRecipe read_recipe(const std::string& name_or_file, const std::vector<std:
   return {recipe, places, file};
 }
 
-Recipe load_recipe(const std::string& name_or_file, const std::vector<std::string>& overrides, const RecipeFolders& folders) {
+Recipe load_recipe(const std::string& name_or_file, const std::vector<std::string>& overrides,
+                   const RecipeFolders& folders) {
   return read_recipe(name_or_file, overrides, folders).recipe;
 }
 
@@ -115,7 +118,8 @@ std::vector<std::string> recipe_names(const RecipeFolders& folders) {
   std::vector<std::string> names;
   for (const std::string& folder : folders) {
     std::error_code ignored;
-    for (auto at = fs::recursive_directory_iterator(folder, ignored); at != fs::recursive_directory_iterator(); at.increment(ignored)) {
+    for (auto at = fs::recursive_directory_iterator(folder, ignored); at != fs::recursive_directory_iterator();
+         at.increment(ignored)) {
       if (at->path().extension() != kSuffix || !at->is_regular_file(ignored)) continue;
       std::string relative = fs::relative(at->path(), folder, ignored).string();
       names.push_back(relative.substr(0, relative.size() - kSuffix.size()));

@@ -16,13 +16,20 @@ namespace {
 void keep_default(pb::Message& message, const pb::FieldDescriptor* field) {
   const pb::Reflection* of = message.GetReflection();
   switch (field->cpp_type()) {
-    case pb::FieldDescriptor::CPPTYPE_INT32: return of->SetInt32(&message, field, of->GetInt32(message, field));
-    case pb::FieldDescriptor::CPPTYPE_INT64: return of->SetInt64(&message, field, of->GetInt64(message, field));
-    case pb::FieldDescriptor::CPPTYPE_DOUBLE: return of->SetDouble(&message, field, of->GetDouble(message, field));
-    case pb::FieldDescriptor::CPPTYPE_BOOL: return of->SetBool(&message, field, of->GetBool(message, field));
-    case pb::FieldDescriptor::CPPTYPE_ENUM: return of->SetEnum(&message, field, of->GetEnum(message, field));
-    case pb::FieldDescriptor::CPPTYPE_STRING: return of->SetString(&message, field, of->GetString(message, field));
-    default: throw Error::internal(field->full_name(), "options use a type that recipes do not have");
+    case pb::FieldDescriptor::CPPTYPE_INT32:
+      return of->SetInt32(&message, field, of->GetInt32(message, field));
+    case pb::FieldDescriptor::CPPTYPE_INT64:
+      return of->SetInt64(&message, field, of->GetInt64(message, field));
+    case pb::FieldDescriptor::CPPTYPE_DOUBLE:
+      return of->SetDouble(&message, field, of->GetDouble(message, field));
+    case pb::FieldDescriptor::CPPTYPE_BOOL:
+      return of->SetBool(&message, field, of->GetBool(message, field));
+    case pb::FieldDescriptor::CPPTYPE_ENUM:
+      return of->SetEnum(&message, field, of->GetEnum(message, field));
+    case pb::FieldDescriptor::CPPTYPE_STRING:
+      return of->SetString(&message, field, of->GetString(message, field));
+    default:
+      throw Error::internal(field->full_name(), "options use a type that recipes do not have");
   }
 }
 

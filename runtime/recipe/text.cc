@@ -63,7 +63,8 @@ class FirstError : public pb::io::ErrorCollector {
   std::string translate(const std::string& message) const {
     std::smatch match;
     static const std::regex no_field(R"re(Message type "([\w.]+)" has no field named "([^"]*)"\.?)re");
-    static const std::regex no_part(R"re(Could not find type "(?:[^"]*/)?([^"/]*)" stored in google\.protobuf\.Any\.?)re");
+    static const std::regex no_part(
+        R"re(Could not find type "(?:[^"]*/)?([^"/]*)" stored in google\.protobuf\.Any\.?)re");
     static const std::regex no_value(R"re(Unknown enumeration value of "([^"]*)" for field "([^"]*)"\.?)re");
     if (std::regex_match(message, match, no_field)) return no_such_field(match[1], match[2]);
     if (std::regex_match(message, match, no_part)) return unknown_part(match[1]);
@@ -73,7 +74,8 @@ class FirstError : public pb::io::ErrorCollector {
 
   // The parser reports an unknown word when it has read past it; people look for the word.
   int start_of_word(int line, int column, const std::string& message) const {
-    static const std::regex unknown(R"re((?:Message type .* named|Could not find type|Unknown enumeration value of) "([^"]+)".*)re");
+    static const std::regex unknown(
+        R"re((?:Message type .* named|Could not find type|Unknown enumeration value of) "([^"]+)".*)re");
     std::smatch match;
     if (line < 0 || !std::regex_match(message, match, unknown)) return column;
     std::string word = match[1];
@@ -141,8 +143,9 @@ void record_places(const pb::Message& message, const Where& where, Places& place
       if (at.line >= 0) places.set(path, fmt::format("{}:{}:{}", where.file, at.line + 1, at.column + 1));
       const auto* tree = where.tree->GetTreeForNested(field, repeated ? i : -1);
       if (!is_message(*field) || !tree) continue;
-      record_places(repeated ? reflection->GetRepeatedMessage(message, field, i) : reflection->GetMessage(message, field),
-                    {where.file, tree, path + "."}, places);
+      record_places(
+          repeated ? reflection->GetRepeatedMessage(message, field, i) : reflection->GetMessage(message, field),
+          {where.file, tree, path + "."}, places);
     }
   }
 }

@@ -15,7 +15,10 @@ namespace echelon {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(join_path(testing::TempDir(), "echelon-" + random_name())) { make_folders(path_); }
+  explicit TemporaryFolder(const std::string& parent = testing::TempDir())
+      : path_(join_path(parent, "echelon-" + random_name())) {
+    make_folders(path_);
+  }
   ~TemporaryFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);

@@ -20,6 +20,22 @@ torch.set_num_threads(1)
 FAMILIES = ("bert", "gpt2", "llama")
 
 
+def randomise(model):
+    """Every tensor, those that start as ones and zeros too: a swap or a forgotten one must show."""
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            values.normal_()
+            if values.dim() == 2:
+                values.mul_(0.5 if "emb" in name or "wte" in name or "wpe" in name else values.shape[-1] ** -0.5)
+            elif name.endswith("weight"):
+                values.mul_(0.2).add_(1)
+            else:
+                values.mul_(0.2)
+        # Where BERT's head is not tied, cls.predictions.bias is in no formula: only its decoder's bias is.
+        if hasattr(model, "cls"):
+            model.cls.predictions.bias.copy_(model.cls.predictions.decoder.bias)
+
+
 class Tiny:
     """One model: `model` of transformers in its folder, `heads` that bound tensor parallelism, whether it is `bare`."""
 
@@ -32,7 +48,7 @@ class Tiny:
         self.loading = {}
         self.config = getattr(self, f"{family}_config")()
         self.model = self.class_()(self.config, **self.loading).eval()
-        self.randomise()
+        randomise(self.model)
         self.folder = os.path.join(folder, f"{family}-{seed}")
         self.model.save_pretrained(self.folder, max_shard_size=self.random.choice(["4KB", "5GB"]))
 
@@ -83,21 +99,6 @@ class Tiny:
             type_vocab_size=self.random.choice([1, 2, 3]), hidden_act=self.random.choice(["gelu", "relu", "gelu_new"]),
             pad_token_id=self.random.choice([0, 3, None]), tie_word_embeddings=self.random.random() < 0.7,
             attn_implementation="eager")
-
-    def randomise(self):
-        """Every tensor, those that start as ones and zeros too: a swap or a forgotten one must show."""
-        with torch.no_grad():
-            for name, values in self.model.named_parameters():
-                values.normal_()
-                if values.dim() == 2:
-                    values.mul_(0.5 if "emb" in name or "wte" in name or "wpe" in name else values.shape[-1] ** -0.5)
-                elif name.endswith("weight"):
-                    values.mul_(0.2).add_(1)
-                else:
-                    values.mul_(0.2)
-            # Where BERT's head is not tied, cls.predictions.bias is in no formula: only its decoder's bias is.
-            if self.family == "bert" and not self.bare:
-                self.model.cls.predictions.bias.copy_(self.model.cls.predictions.decoder.bias)
 
     def layout(self):
         """A random mesh that this model allows."""

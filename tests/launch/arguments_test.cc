@@ -59,7 +59,8 @@ TEST_F(Arguments, SizesHaveUnits) {
   EXPECT_EQ(parse_bytes("5GB", "--x"), 5'000'000'000);
   EXPECT_EQ(parse_bytes("1GiB", "--x"), 1 << 30);
   EXPECT_EQ(parse_bytes("1000", "--x"), 1000);
-  for (const char* wrong : {"", "GB", "5 GB", "-5GB", "5XB", "nan", "1e30GB"}) EXPECT_THROW(parse_bytes(wrong, "--x"), Error) << wrong;
+  for (const char* wrong : {"", "GB", "5 GB", "-5GB", "5XB", "nan", "1e30GB"})
+    EXPECT_THROW(parse_bytes(wrong, "--x"), Error) << wrong;
 }
 
 }  // namespace

@@ -31,7 +31,8 @@ TEST_F(CommandTest, WrongArgumentsAreRefused) {
   refuses({"train", "x", "--ranks=two"}, 2, "usage: --ranks=two: \"two\" is no int32");
   refuses({"train", "x", "--ranks=0x10000000"}, 2, "usage: --ranks: out of range: got 268435456, expected 0 to 65536");
   refuses({"train", "x", "--ranks"}, 2, "usage: --ranks: needs a value; write --ranks=VALUE");
-  refuses({"train", "x", "--launcher=ssh"}, 2, "usage: --launcher: unknown launcher: got ssh, expected auto, mpirun or srun");
+  refuses({"train", "x", "--launcher=ssh"}, 2,
+          "usage: --launcher: unknown launcher: got ssh, expected auto, mpirun or srun");
   refuses({"train", "x", "--adapter=a"}, 2, "usage: --adapter: adapters are not available yet");
   refuses({"train", "x", "--hosts=-oProxyCommand=x"}, 2,
           "usage: --hosts: \"-oProxyCommand=x\" is no host name, expected letters, digits, dots and hyphens");
@@ -63,7 +64,8 @@ TEST_F(CommandTest, ADryRunPrintsARecipeThatCanBeFedBack) {
 
 TEST_F(CommandTest, AnotherRecipeInTheSameFolderIsRefusedByTheField) {
   std::filesystem::create_directories(echelon_.file("run"));
-  std::ofstream(echelon_.file("run/recipe.textproto")) << echelon_.run({"train", "base/tiny_decoder_clm", "--dry_run"}, "dry").output;
+  std::ofstream(echelon_.file("run/recipe.textproto"))
+      << echelon_.run({"train", "base/tiny_decoder_clm", "--dry_run"}, "dry").output;
   std::vector<std::string> arguments = echelon_.train(1);
   EXPECT_EQ(echelon_.run(arguments).ending.exit_code, 0);
   arguments.push_back("steps=500");
@@ -78,7 +80,8 @@ TEST_F(CommandTest, AnotherRecipeInTheSameFolderIsRefusedByTheField) {
 }
 
 TEST_F(CommandTest, HelpComesAtOnceForEveryCommand) {
-  for (const char* name : {"train", "batches", "eval", "forward", "generate", "export", "inspect", "recipes", "describe", "doctor"}) {
+  for (const char* name :
+       {"train", "batches", "eval", "forward", "generate", "export", "inspect", "recipes", "describe", "doctor"}) {
     Outcome outcome = echelon_.run({name, "--help"});
     EXPECT_EQ(outcome.ending.exit_code, 0);
     EXPECT_TRUE(outcome.output.starts_with(std::string("echelon ") + name)) << outcome.output;

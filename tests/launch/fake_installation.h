@@ -17,7 +17,7 @@ namespace echelon {
 
 struct Outcome {
   Ending ending;
-  std::string output;   ///< stdout and stderr
+  std::string output;  ///< stdout and stderr
   double seconds = 0;
 
   std::string last_line() const {
@@ -56,7 +56,8 @@ class FakeInstallation {
     arguments.insert(arguments.begin(), path_ + "/bin/echelon");
     return Child::start({.arguments = arguments,
                          .environment = {{"FAKE", behaviour}, {"FAKE_FILE", file("said")}, {"TERM", "dumb"}},
-                         .capture_stderr = true, .capture_stdout = true});
+                         .capture_stderr = true,
+                         .capture_stdout = true});
   }
   static Outcome finish(Child& child) {
     auto start = std::chrono::steady_clock::now();
@@ -73,7 +74,8 @@ class FakeInstallation {
   }
   /// `train` of a small recipe into the folder `run`.
   std::vector<std::string> train(int ranks) const {
-    return {"train", "base/tiny_decoder_clm", "--out=" + file("run"), "--launcher=mpirun", "--ranks=" + std::to_string(ranks)};
+    return {"train", "base/tiny_decoder_clm", "--out=" + file("run"), "--launcher=mpirun",
+            "--ranks=" + std::to_string(ranks)};
   }
 
  private:

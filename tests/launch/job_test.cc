@@ -57,7 +57,8 @@ TEST(Job, HostsGoToMpirunWithTheirRanks) {
 }
 
 TEST(Job, HostileHostsAreRefused) {
-  for (const char* hosts : {"-o", "a b", "a;b", "a:0", "a:-1", "a:x", "a:99999999999", "$(x)", "a\nb", "n[0-4294967295]"}) {
+  for (const char* hosts :
+       {"-o", "a b", "a;b", "a:0", "a:-1", "a:x", "a:99999999999", "$(x)", "a\nb", "n[0-4294967295]"}) {
     EXPECT_THROW(parse_hosts(hosts), Error) << hosts;
   }
 }

@@ -29,7 +29,9 @@ TEST_F(Output, OrdinaryLinesPass) {
 }
 
 TEST_F(Output, MpirunsMessageIsKeptAsideAndRead) {
-  output_.take("before\n" + frame_ + "mpirun noticed that process rank 2 with PID 0 on node vm exited on signal 9 (Killed).\n" + frame_ + "after\n");
+  output_.take("before\n" + frame_ +
+               "mpirun noticed that process rank 2 with PID 0 on node vm exited on signal 9 (Killed).\n" + frame_ +
+               "after\n");
   output_.finish();
   EXPECT_EQ(written(), "before\nafter\n");
   ASSERT_TRUE(output_.verdict());
@@ -39,7 +41,9 @@ TEST_F(Output, MpirunsMessageIsKeptAsideAndRead) {
 }
 
 TEST_F(Output, AnAbortNamesItsRankAndCode) {
-  output_.take(frame_ + "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 4.\n\nNOTE: …\n" + frame_);
+  output_.take(frame_ +
+               "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 4.\n\nNOTE: …\n" +
+               frame_);
   ASSERT_TRUE(output_.verdict());
   EXPECT_EQ(output_.verdict()->rank, 1);
   EXPECT_EQ(output_.verdict()->exit_code, 4);

@@ -13,7 +13,8 @@ RankReport report(int rank, std::optional<int> exit_code, const std::string& sen
 
 TEST(Verdict, TheFirstRankWithAnErrorOfItsOwnIsTheCause) {
   Evidence seen{.ending = {6, 0}, .starter = Starter::mpirun};
-  seen.reports = {report(0, 6, "comm: rank 2 has left", 1), report(1, 5, "storage: full", 3), report(2, 4, "input: bad", 2)};
+  seen.reports = {report(0, 6, "comm: rank 2 has left", 1), report(1, 5, "storage: full", 3),
+                  report(2, 4, "input: bad", 2)};
   EXPECT_EQ(judge(seen).sentence, "input: bad");
   EXPECT_EQ(judge(seen).exit_code, 4);
 }

@@ -22,14 +22,17 @@ struct Case {
 
 class NotBuiltYet : public testing::TestWithParam<Case> {};
 TEST_P(NotBuiltYet, IsRefusedByNameAndPlace) {
-  EXPECT_EQ(refusal({GetParam().override}), "recipe: " + GetParam().override + ": " + GetParam().sentence + " is not available yet");
+  EXPECT_EQ(refusal({GetParam().override}),
+            "recipe: " + GetParam().override + ": " + GetParam().sentence + " is not available yet");
 }
-INSTANTIATE_TEST_SUITE_P(
-    Check, NotBuiltYet,
-    testing::Values(Case{"mesh.pp=2", "pipeline parallelism (mesh.pp = 2)"}, Case{"mesh.cp=2", "context parallelism (mesh.cp = 2)"},
-                    Case{"mesh.ep=2", "expert parallelism (mesh.ep = 2)"}, Case{"mesh.replicas=2", "hybrid sharding (mesh.replicas = 2)"},
-                    Case{"reproducible=true", "the same bits on any layout (reproducible: true)"}, Case{"precision=FP16", "precision FP16"},
-                    Case{"sharding.recompute=SELECTIVE", "recompute SELECTIVE"}));
+INSTANTIATE_TEST_SUITE_P(Check, NotBuiltYet,
+                         testing::Values(Case{"mesh.pp=2", "pipeline parallelism (mesh.pp = 2)"},
+                                         Case{"mesh.cp=2", "context parallelism (mesh.cp = 2)"},
+                                         Case{"mesh.ep=2", "expert parallelism (mesh.ep = 2)"},
+                                         Case{"mesh.replicas=2", "hybrid sharding (mesh.replicas = 2)"},
+                                         Case{"reproducible=true", "the same bits on any layout (reproducible: true)"},
+                                         Case{"precision=FP16", "precision FP16"},
+                                         Case{"sharding.recompute=SELECTIVE", "recompute SELECTIVE"}));
 
 class WrongValue : public testing::TestWithParam<Case> {};
 TEST_P(WrongValue, IsRefusedWithItsRange) {
@@ -37,12 +40,14 @@ TEST_P(WrongValue, IsRefusedWithItsRange) {
 }
 INSTANTIATE_TEST_SUITE_P(
     Check, WrongValue,
-    testing::Values(Case{"sharding.zero=4", "sharding.zero is 4, expected in [0, 3]"}, Case{"steps=0", "steps is 0, expected at least 1"},
+    testing::Values(Case{"sharding.zero=4", "sharding.zero is 4, expected in [0, 3]"},
+                    Case{"steps=0", "steps is 0, expected at least 1"},
                     Case{"checkpoint.keep=1", "checkpoint.keep is 1, expected at least 2"},
                     Case{"optimizer.beta1=1", "optimizer.beta1 is 1, expected in [0, 1)"},
                     Case{"optimizer.learning_rate=nan", "optimizer.learning_rate is nan, expected at least 0"},
                     Case{"clip_norm=inf", "clip_norm is inf, expected at least 0"},
-                    Case{"model.architecture.layers=1000000", "model.architecture.layers is 1000000, expected in [1, 10000]"},
+                    Case{"model.architecture.layers=1000000",
+                         "model.architecture.layers is 1000000, expected in [1, 10000]"},
                     Case{"model.architecture.dropout=1", "model.architecture.dropout is 1, expected in [0, 1)"},
                     Case{"mesh.dp=-1", "mesh.dp is -1, expected in [0, 65536]"},
                     Case{"name=a/b", "name \"a/b\" is not 1 to 64 letters, digits, '_', '.' or '-'"},
@@ -59,7 +64,8 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Check, WhatDependsOnRanksIsRefusedBeforeTheyStart) {
   EXPECT_NE(refusal({}, 5).find("batch.global 24 is not divisible by dp 5"), std::string::npos) << refusal({}, 5);
   EXPECT_NE(refusal({"mesh.tp=3"}, 3).find("mesh.tp 3 does not divide model.architecture.heads 4"), std::string::npos);
-  EXPECT_NE(refusal({"mesh.tp=4"}, 4).find("mesh.tp 4 does not divide model.architecture.kv_heads 2"), std::string::npos);
+  EXPECT_NE(refusal({"mesh.tp=4"}, 4).find("mesh.tp 4 does not divide model.architecture.kv_heads 2"),
+            std::string::npos);
   EXPECT_NE(refusal({"mesh.tp=2"}, 3).find("mesh.tp 2 does not divide 3 ranks"), std::string::npos);
   EXPECT_NE(refusal({"mesh.dp=3"}, 2).find("takes 3 ranks and there are 2"), std::string::npos);
 }
@@ -78,7 +84,8 @@ TEST(Check, WhatIsMissingIsNamed) {
   std::string no_model = kGood;
   no_model.replace(no_model.find("model"), no_model.find("objective") - no_model.find("model"), "");
   EXPECT_NE(missing(no_model).find("no model is given"), std::string::npos);
-  EXPECT_NE(missing(std::string(kGood) + "parameter_group { pattern: \"(\" }").find("no regular expression"), std::string::npos);
+  EXPECT_NE(missing(std::string(kGood) + "parameter_group { pattern: \"(\" }").find("no regular expression"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -43,7 +43,8 @@ TEST_F(Parents, APartOfTheSameTypeMergesAndOfAnotherReplaces) {
   folder_.write("other.textproto", "parent: \"base\" optimizer { [echelon/Sgd] {} }");
   EXPECT_EQ(text_of_part(load("same").optimizer()),
             "learning_rate: 0.25\nbeta1: 0.7\nbeta2: 0.999\nepsilon: 1e-08\nweight_decay: 0.01\n");
-  EXPECT_EQ(text_of_part(load("other").optimizer()), "learning_rate: 0.01\nmomentum: 0.9\nnesterov: false\nweight_decay: 0\n");
+  EXPECT_EQ(text_of_part(load("other").optimizer()),
+            "learning_rate: 0.01\nmomentum: 0.9\nnesterov: false\nweight_decay: 0\n");
 }
 
 TEST_F(Parents, ARepeatedFieldReplaces) {
@@ -96,15 +97,16 @@ TEST_F(Parents, AnErrorInAParentPointsIntoTheParent) {
 
 TEST_F(Parents, AnUnknownRecipeHasNearestNames) {
   folder_.write("tiny_decoder.textproto", "");
-  EXPECT_EQ(error("tiny_decodr"), "recipe: tiny_decodr: no file and no recipe of that name; did you mean \"tiny_decoder\"?");
+  EXPECT_EQ(error("tiny_decodr"),
+            "recipe: tiny_decodr: no file and no recipe of that name; did you mean \"tiny_decoder\"?");
 }
 
 TEST(Resolve, SpellsOutEveryDefaultAlsoOfParts) {
   Folder folder;
   std::string text = recipe_text(load_recipe(folder.write("r.textproto", kGood), {}, {}));
-  for (const char* line : {"steps: 1000", "clip_norm: 0", "precision: FP32", "epsilon: 1e-08", "[echelon/Constant]", "zero: 3",
-                           "recompute: NONE", "keep: 3", "shuffle: true", "reproducible: false", "tp: 1", "feed_forward: 192",
-                           "head_width: 16", "rope_theta: 10000", "tied: false"}) {
+  for (const char* line : {"steps: 1000", "clip_norm: 0", "precision: FP32", "epsilon: 1e-08", "[echelon/Constant]",
+                           "zero: 3", "recompute: NONE", "keep: 3", "shuffle: true", "reproducible: false", "tp: 1",
+                           "feed_forward: 192", "head_width: 16", "rope_theta: 10000", "tied: false"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line << " is missing in\n" << text;
   }
 }
@@ -120,8 +122,8 @@ TEST(Resolve, ResolvedTextLoadsAsItself) {
 
 TEST(OwnRecipes, AreAllThereAndPassTheChecks) {
   std::vector<std::string> names = recipe_names(own_recipes());
-  for (const char* name : {"base/tiny_decoder_clm", "base/tiny_encoder_mlm", "quickstart_decoder", "quickstart_encoder", "gpt2_124m",
-                           "llama_1b", "bert_base"}) {
+  for (const char* name : {"base/tiny_decoder_clm", "base/tiny_encoder_mlm", "quickstart_decoder", "quickstart_encoder",
+                           "gpt2_124m", "llama_1b", "bert_base"}) {
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   }
   for (const std::string& name : names) {
@@ -141,7 +143,9 @@ TEST(Changes, TheFreeFieldsMayChange) {
   Folder folder;
   std::string file = folder.write("r.textproto", kGood);
   Recipe before = load_recipe(file, {}, {});
-  Recipe after = load_recipe(file, {"steps=9", "checkpoint.every=1", "evaluate.batches=3", "mesh.tp=2", "sharding.zero=1", "batch.micro=1"}, {});
+  Recipe after = load_recipe(
+      file, {"steps=9", "checkpoint.every=1", "evaluate.batches=3", "mesh.tp=2", "sharding.zero=1", "batch.micro=1"},
+      {});
   EXPECT_EQ(first_forbidden_change(before, after), "");
 }
 
@@ -149,7 +153,9 @@ TEST(Changes, OthersAreNamed) {
   Folder folder;
   std::string file = folder.write("r.textproto", kGood);
   Recipe before = load_recipe(file, {}, {});
-  auto change = [&](const std::string& override) { return first_forbidden_change(before, load_recipe(file, {override}, {})); };
+  auto change = [&](const std::string& override) {
+    return first_forbidden_change(before, load_recipe(file, {override}, {}));
+  };
   EXPECT_EQ(change("optimizer.learning_rate=0.5"), "optimizer.learning_rate");
   EXPECT_EQ(change("optimizer=Sgd"), "optimizer");
   EXPECT_EQ(change("batch.global=48"), "batch.global");

@@ -29,8 +29,10 @@ TEST_F(Overrides, AreTypedByTheField) {
 }
 
 TEST_F(Overrides, ReachThroughParts) {
-  EXPECT_EQ(message_text(*unpack_part(with("optimizer.learning_rate=3e-4").optimizer())), "learning_rate: 0.0003\nbeta2: 0.95\n");
-  EXPECT_EQ(message_text(*unpack_part(with("data.train.path=x/y").data().train())), "path: \"x/y\"\nsequence_length: 64\n");
+  EXPECT_EQ(message_text(*unpack_part(with("optimizer.learning_rate=3e-4").optimizer())),
+            "learning_rate: 0.0003\nbeta2: 0.95\n");
+  EXPECT_EQ(message_text(*unpack_part(with("data.train.path=x/y").data().train())),
+            "path: \"x/y\"\nsequence_length: 64\n");
 }
 
 TEST_F(Overrides, NameAPartOrSpellItOut) {
@@ -65,7 +67,8 @@ TEST_F(Overrides, AnUnknownPathHasNearestNames) {
 TEST_F(Overrides, AWrongValueIsRefused) {
   EXPECT_EQ(error("steps=1.5"), "recipe: steps=1.5: steps takes a whole number: got \"1.5\"");
   EXPECT_EQ(error("steps="), "recipe: steps=: steps takes a whole number: got \"\"");
-  EXPECT_EQ(error("steps=99999999999999999999"), "recipe: steps=99999999999999999999: steps takes a whole number: got \"99999999999999999999\"");
+  EXPECT_EQ(error("steps=99999999999999999999"),
+            "recipe: steps=99999999999999999999: steps takes a whole number: got \"99999999999999999999\"");
   EXPECT_EQ(error("clip_norm=x"), "recipe: clip_norm=x: clip_norm takes a number: got \"x\"");
   EXPECT_EQ(error("data.shuffle=maybe"), "recipe: data.shuffle=maybe: data.shuffle takes true or false: got \"maybe\"");
   EXPECT_EQ(error("precision=FP8"), "recipe: precision=FP8: precision takes FP32, BF16, FP16, FP64: got \"FP8\"");

@@ -20,7 +20,8 @@ TEST(RecipeText, ShortPartNamesMeanMessagesOfThePackage) {
 }
 
 TEST(RecipeText, AnUnknownFieldIsNamedWithItsPositionAndTheNearestName) {
-  EXPECT_EQ(parse_error("seed: 1\n  stpes: 3\n"), "recipe: r.textproto:2:3: no field \"stpes\" in Recipe; did you mean \"steps\"?");
+  EXPECT_EQ(parse_error("seed: 1\n  stpes: 3\n"),
+            "recipe: r.textproto:2:3: no field \"stpes\" in Recipe; did you mean \"steps\"?");
 }
 
 TEST(RecipeText, AnUnknownFieldOfAPartIsNamedWithItsPosition) {
@@ -35,11 +36,13 @@ TEST(RecipeText, AnUnknownPartIsNamedWithTheNearest) {
 }
 
 TEST(RecipeText, APartThatIsPromisedAndNotBuiltIsRefusedByName) {
-  EXPECT_NE(parse_error("exchange { [echelon/PowerSgd] { rank: 4 } }").find("PowerSgd is not available yet"), std::string::npos);
+  EXPECT_NE(parse_error("exchange { [echelon/PowerSgd] { rank: 4 } }").find("PowerSgd is not available yet"),
+            std::string::npos);
 }
 
 TEST(RecipeText, AWrongEnumValueListsThoseThatAreRight) {
-  EXPECT_EQ(parse_error("precision: FP31"), "recipe: r.textproto:1:12: \"FP31\" is no value of precision; it takes FP32, BF16, FP16, FP64");
+  EXPECT_EQ(parse_error("precision: FP31"),
+            "recipe: r.textproto:1:12: \"FP31\" is no value of precision; it takes FP32, BF16, FP16, FP64");
 }
 
 TEST(RecipeText, AWrongTypeHasAPosition) {
@@ -73,7 +76,8 @@ TEST(RecipeText, ParsesBackToItself) {
 
 TEST(RecipeText, PlacesReachIntoParts) {
   Places places("r");
-  parse_recipe("seed: 1\nbatch {\n  micro: 2\n}\noptimizer {\n  [echelon/AdamW] {\n    beta2: 0.9\n  }\n}", "r.textproto", &places);
+  parse_recipe("seed: 1\nbatch {\n  micro: 2\n}\noptimizer {\n  [echelon/AdamW] {\n    beta2: 0.9\n  }\n}",
+               "r.textproto", &places);
   EXPECT_EQ(places.of("batch.micro"), "r.textproto:3:3");
   EXPECT_EQ(places.of("batch.global"), "r.textproto:2:1");
   EXPECT_EQ(places.of("optimizer.beta2"), "r.textproto:7:5");

@@ -1,11 +1,3 @@
-#include <chrono>
-#include <csignal>
-#include <random>
-#include <thread>
-
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "tests/store/stored_steps.h"
 
 namespace echelon {
@@ -128,41 +120,6 @@ TEST_F(CheckpointStoreTest, TooLittleSpaceIsSaidBeforeAnythingIsWritten) {
 TEST_F(CheckpointStoreTest, OnlyAStagingFolderCanBeAbandoned) {
   save_step(store_, 10);
   EXPECT_REFUSED(store_.abandon(store_.folder(10)), internal, "not a staging folder");
-}
-
-/// Saves for ever, reporting each commit and retirement through `pipe`.
-[[noreturn]] void save_until_killed(const CheckpointStore& store, int64_t step, int pipe) {
-  for (;; ++step) {
-    save_step(store, step, 20000);
-    if (::write(pipe, &step, sizeof step) != sizeof step) ::_exit(1);
-    store.retire(2);
-  }
-}
-
-TEST_F(CheckpointStoreTest, AKillAtAnyMomentLosesNoCommittedStep) {
-  std::mt19937 random(11);
-  int64_t committed = 0;
-  for (int trial = 0; trial < 60; ++trial) {
-    int ends[2];
-    ASSERT_EQ(::pipe(ends), 0);
-    pid_t child = ::fork();
-    if (child == 0) save_until_killed(store_, committed + 1, ends[1]);
-    ::close(ends[1]);
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 100'000));
-    ::kill(child, SIGKILL);
-    ::waitpid(child, nullptr, 0);
-    for (int64_t step; ::read(ends[0], &step, sizeof step) == sizeof step;) committed = step;
-    ::close(ends[0]);
-    std::optional<Checkpoint> found = store_.recover();
-    ASSERT_TRUE(found || committed == 0);
-    if (!found) continue;
-    ASSERT_GE(found->step, committed);
-    ASSERT_TRUE(found->passed_over.empty());
-    ASSERT_TRUE(find_damage(*found).empty());
-    committed = found->step;
-    store_.clean();
-  }
-  EXPECT_GT(committed, 5);  // else the kills came before anything was saved, and showed nothing
 }
 
 }  // namespace
