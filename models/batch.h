@@ -21,6 +21,8 @@ struct Batch {
 
   bool has(const std::string& name) const { return tensors.contains(name); }
   const at::Tensor& at(const std::string& name) const { return tensors.at(name); }
+  /// The same with its tensors on `device`.
+  Batch on(at::Device device) const;
   int64_t size() const;            ///< B
   int64_t length() const;          ///< T
 };

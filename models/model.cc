@@ -80,14 +80,15 @@ Pass Model::pass(const Batch& batch, const Seed& seed, bool training) const {
 }
 
 at::Tensor Model::embed(const Batch& batch, const at::Tensor& entered, const Pass& pass) {
+  at::TensorOptions ids = batch.at("input_ids").options();
   at::Tensor rows = (*tokens_)(batch.at("input_ids").reshape({-1}), entered, pass);
   if (positions_) {
-    at::Tensor positions = at::arange(pass.past, pass.past + pass.length, at::kLong).repeat({pass.batch});
+    at::Tensor positions = at::arange(pass.past, pass.past + pass.length, ids).repeat({pass.batch});
     rows = rows + (*positions_)(positions, entered, pass);
   }
   if (types_) {
     at::Tensor types = batch.has("token_type_ids") ? batch.at("token_type_ids").reshape({-1})
-                                                   : at::zeros({pass.rows()}, at::kLong);
+                                                   : at::zeros({pass.rows()}, ids);
     rows = rows + (*types_)(types, entered, pass);
   }
   if (embedding_norm_) rows = (*embedding_norm_)(rows);

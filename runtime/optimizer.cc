@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "cluster/base/log.h"
+
 namespace echelon {
 
 namespace {
@@ -39,6 +41,7 @@ void Optimizer::step_as(Owned& owned, const Update& update_numbers) const {
 }
 
 void Optimizer::step(Owned& owned, const Update& update) const {
+  EC_CHECK(owned.unit->master().is_cpu(), "optimizers have no kernels for {} yet", owned.unit->master().device().str());
   // Masters are updated in place: no operator of autograd sees it, and the next forward reads the new values.
   if (owned.unit->master().scalar_type() == at::kDouble) {
     step_as<double>(owned, update);

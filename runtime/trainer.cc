@@ -94,7 +94,8 @@ void Trainer::forward_and_backward(const std::vector<Batch>& batches, const Seed
   for (size_t micro = 0; micro < batches.size(); ++micro) {
     zero_->first_micro_step = micro == 0;
     zero_->last_micro_step = micro + 1 == batches.size();
-    Terms terms = objective_->loss(*model_, batches[micro], model_->pass(batches[micro], seed, /*training=*/true));
+    Batch batch = batches[micro].on(mesh_.world().device());
+    Terms terms = objective_->loss(*model_, batch, model_->pass(batch, seed, /*training=*/true));
     at::Tensor loss;
     for (const auto& [name, term] : terms.terms) {
       report.losses[name] += term.sum.item<double>();
@@ -110,8 +111,9 @@ void Trainer::reduce_losses_and_norm(Report& report) const {
   std::vector<double> sums{square_norm_of(owned_, mesh_)};
   bool counts = mesh_.tp().rank() == 0;
   for (const auto& [name, sum] : report.losses) sums.push_back(counts ? sum : 0);
-  at::Tensor all = at::tensor(sums, at::kDouble);
+  at::Tensor all = at::tensor(sums, at::kDouble).to(mesh_.world().device());
   mesh_.world().all_reduce(all, {.name = "losses and norm"}).wait();
+  all = all.cpu();
   report.gradient_norm = std::sqrt(all[0].item<double>());
   int64_t i = 1;
   for (auto& [name, value] : report.losses) {
@@ -143,8 +145,9 @@ BytesSent Trainer::bytes_so_far() const {
 
 void Trainer::gather_measurements(Report& report, const BytesSent& before) {
   BytesSent now = bytes_so_far();
-  at::Tensor sums = at::zeros({static_cast<int64_t>(now.size())}, at::kLong);
-  for (size_t i = 0; i < now.size(); ++i) sums[i] = now[i] - before[i];
+  std::vector<int64_t> mine;
+  for (size_t i = 0; i < now.size(); ++i) mine.push_back(now[i] - before[i]);
+  at::Tensor sums = at::tensor(mine, at::kLong).to(mesh_.world().device());
   mesh_.world().all_reduce(sums, {.name = "bytes sent"}).wait();
   for (size_t i = 0; i < now.size(); ++i) report.bytes_sent[i] = sums[i].item<int64_t>();
   report.memory_peak_bytes = agree_max(mesh_.world(), peak_memory_bytes(), "memory");
@@ -158,7 +161,8 @@ Evaluation Trainer::evaluate(int64_t batches) {
   double sum = 0;
   int64_t targets = 0;
   for (int64_t index = 0; index < count; ++index) {
-    for (const Batch& batch : validation_->pass(index, mesh_.dp().rank(), mesh_.dp().size())) {
+    for (const Batch& here : validation_->pass(index, mesh_.dp().rank(), mesh_.dp().size())) {
+      Batch batch = here.on(mesh_.world().device());
       Terms terms = objective_->loss(*model_, batch, model_->pass(batch, seed_, /*training=*/false));
       for (const auto& [name, term] : terms.terms) sum += term.sum.item<double>();
       targets += batch.targets;

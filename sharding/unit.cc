@@ -146,7 +146,7 @@ void Unit::allocate_values() {
     values_ = window.mine;
     shared_values_ = window.all;
   } else {
-    values_ = zero_.shards_state() ? dp().allocate(elements_, dtype).mine : at::zeros({elements_}, dtype);
+    values_ = zero_.shards_state() ? dp().allocate(elements_, dtype).mine : at::zeros({elements_}, options_of(dtype));
   }
   storage_ = c10::Storage(c10::Storage::use_byte_size_t(), elements_ * values_.element_size(),
                           at::DataPtr(nullptr, values_.device()), nullptr, false);
@@ -162,15 +162,17 @@ void Unit::allocate_values() {
 void Unit::allocate_gradients() {
   at::ScalarType dtype = zero_.options.master;
   if (zero_.shards_gradients()) {
-    owned_gradient_ = at::zeros({shard_}, dtype);
+    owned_gradient_ = at::zeros({shard_}, options_of(dtype));
   } else {
     gradient_ = dp().allocate(elements_, dtype).mine;
     owned_gradient_ = zero_.shards_state() ? part(gradient_) : gradient_;
   }
   at::Tensor owned_values = zero_.shards_values() || !zero_.shards_state() ? values_ : part(values_);
-  master_ = zero_.keeps_master() ? at::zeros_like(owned_values, at::TensorOptions().dtype(dtype)) : owned_values;
-  anchor_ = at::zeros({}, at::TensorOptions().dtype(zero_.options.values)).requires_grad_(true);
+  master_ = zero_.keeps_master() ? at::zeros_like(owned_values, options_of(dtype)) : owned_values;
+  anchor_ = at::zeros({}, options_of(zero_.options.values)).requires_grad_(true);
 }
+
+at::TensorOptions Unit::options_of(at::ScalarType dtype) const { return at::TensorOptions().dtype(dtype).device(dp().device()); }
 
 at::Tensor Unit::part(const at::Tensor& flat) const { return flat.narrow(0, shard_ * dp().rank(), shard_); }
 

@@ -104,6 +104,7 @@ class Unit {
   std::vector<Segment> segments_of(int64_t begin, int64_t length) const;
   void set_memory(void* memory);
   at::Tensor part(const at::Tensor& flat) const;
+  at::TensorOptions options_of(at::ScalarType dtype) const;
   const Group& dp() const { return zero_.mesh.dp(); }
 
   std::string name_;

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "cluster/base/error.h"
+
 namespace echelon {
 
 enum class LogLevel { info, warning, error };

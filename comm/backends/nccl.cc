@@ -111,7 +111,7 @@ class Nccl final : public Backend {
   }
 
   Window allocate(const Collective& collective, int64_t elements) override {
-    host_->barrier(collective);
+    host_->barrier(collective).wait();
     return {at::zeros({elements}, at::TensorOptions().dtype(collective.dtype).device(device())), {}};
   }
 
@@ -192,7 +192,7 @@ class Nccl final : public Backend {
   template <class CallNccl>
   Work enqueue(const Collective& collective, const CallNccl& call) {
     bool pairwise = collective.op == Op::send || collective.op == Op::recv;
-    if (membership_->checked && !pairwise) host_->barrier(collective);   // compares signatures; see Control
+    if (membership_->checked && !pairwise) host_->barrier(collective).wait();   // compares signatures; see Control
     c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(gpu_));
     Event ready;
     ready.record(current_stream());

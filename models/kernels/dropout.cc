@@ -31,6 +31,8 @@ void keep_row(uint32_t* keep, int64_t columns, uint64_t key, uint32_t first_colu
 
 at::Tensor keyed_dropout(const at::Tensor& rows, const std::vector<uint64_t>& row_keys, double rate, int64_t first_column) {
   if (rate <= 0) return rows;
+  // Elsewhere the mask would have to be the same function of the same keys: until that has a kernel, it is drawn here.
+  if (!rows.is_cpu()) return keyed_dropout(rows.cpu(), row_keys, rate, first_column).to(rows.device());
   at::Tensor out = at::empty_like(rows);
   int64_t columns = rows.size(1);
   uint32_t threshold = static_cast<uint32_t>(std::min(rate * 0x1.0p32, 0x1.0p32 - 1));

@@ -17,10 +17,10 @@ using torch::autograd::variable_list;
 namespace {
 
 /// Scores that must not be looked at, as a mask [1 or B, 1, T, S].
-std::optional<at::Tensor> forbidden(const AttentionOptions& options, int64_t queries, int64_t keys) {
+std::optional<at::Tensor> forbidden(const AttentionOptions& options, int64_t queries, int64_t keys, at::Device device) {
   at::Tensor mask;
   if (options.causal && queries > 1) {
-    mask = at::ones({queries, keys}, at::kBool).triu(options.past + 1).view({1, 1, queries, keys});
+    mask = at::ones({queries, keys}, at::TensorOptions().dtype(at::kBool).device(device)).triu(options.past + 1).view({1, 1, queries, keys});
   }
   if (options.key_mask.defined()) {
     at::Tensor padding = options.key_mask.eq(0).view({-1, 1, 1, keys});
@@ -92,7 +92,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   at::Tensor grouped = q.reshape({batch, kv_heads, -1, width});
   at::Tensor row_keys = at::empty({static_cast<int64_t>(options.row_keys.size())}, at::kLong);
   std::copy(options.row_keys.begin(), options.row_keys.end(), reinterpret_cast<uint64_t*>(row_keys.data_ptr<int64_t>()));
-  at::Tensor out = AttendFunction::apply(grouped, k.contiguous(), v.contiguous(), forbidden(options, queries, k.size(2)),
+  at::Tensor out = AttendFunction::apply(grouped, k.contiguous(), v.contiguous(), forbidden(options, queries, k.size(2), q.device()),
                                          row_keys, options.scale, options.dropout);
   return out.view(q.sizes());
 }
@@ -100,7 +100,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 at::Tensor rotate(const at::Tensor& x, int64_t first_position, const Architecture& architecture) {
   int64_t half = x.size(3) / 2;
   // As in the reference implementations, angles are float32 whatever the computation; float64 stays float64.
-  at::ScalarType wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::TensorOptions wide = x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   at::Tensor exponents = at::arange(half, wide).mul_(2.0 / static_cast<double>(2 * half));
   at::Tensor frequencies = at::pow(architecture.rope_theta, exponents).reciprocal_().div_(architecture.rope_linear_factor);
   at::Tensor positions = at::arange(first_position, first_position + x.size(2), wide);

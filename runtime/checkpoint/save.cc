@@ -56,7 +56,7 @@ void write_rows(Trainer& trainer, const std::vector<Quantity>& all, SafetensorsW
       at::Tensor whole = owned.unit->whole(quantity.owned(owned));
       if (!writer) continue;
       for (const Unit::Rows& rows : owned.unit->rows_to_save()) {
-        at::Tensor values = rows.values(whole).contiguous();
+        at::Tensor values = rows.values(whole).contiguous().cpu();
         writer->write(quantity.prefix + rows.parameter->name(), values.const_data_ptr(), values.nbytes());
       }
     }

@@ -1,0 +1,166 @@
+"""Bad input gets one sentence and its exit code, on one rank and on two, and no hang.
+
+usage: bad_input_judge.py BUILD
+"""
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import tiny_job
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+LIMIT_SECONDS = 60
+
+
+class Judge:
+    def __init__(self, build: str, work: Path):
+        self.build, self.work, self.failures, self.cases = build, work, 0, 0
+        self.recipe = tiny_job.write_recipe(work)
+
+    def expect(self, name: str, code: int, pattern: str, *arguments: str, ranks: tuple[int, ...] = (1, 2)) -> None:
+        """The command ends with `code`, and the last line that it prints matches `pattern`."""
+        for count in ranks:
+            self.cases += 1
+            command = [f"{self.build}/bin/echelon", *arguments, f"--ranks={count}"]
+            began = time.monotonic()
+            result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+            lines = result.stderr.strip().splitlines() or [""]
+            good = result.returncode == code and lines[-1].startswith("echelon: ") and re.search(pattern, lines[-1])
+            good = good and len(lines[-1]) < 600
+            self.failures += not good
+            print(f"{'ok    ' if good else 'FAILED'} {name}, {count} rank(s), {time.monotonic() - began:.1f} s: "
+                  f"exit {result.returncode} (want {code}): {lines[-1][:220]}")
+
+    def train(self, name: str, code: int, pattern: str, *more: str, recipe: Path | None = None, **options) -> None:
+        out = self.work / f"run-{self.cases}"
+        self.expect(name, code, pattern, "train", str(recipe or self.recipe), f"--out={out}", "--max_restarts=0", *more, **options)
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.work / name
+        path.write_text(text)
+        return path
+
+
+def recipes(judge: Judge) -> None:
+    judge.train("unknown field", 3, r'no field "lr"', "optimizer.lr=1")
+    judge.train("wrong type", 3, r"steps", "steps=many")
+    judge.train("unknown value", 3, r"BF61|precision", "precision=BF61")
+    base = judge.recipe.read_text()
+    typo = judge.file("typo.textproto", base.replace("echelon/AdamW", "echelon/AdamV"))
+    judge.train("unknown Part", 3, r"AdamW", recipe=typo)
+    judge.train("missing parent", 3, r"no_such_recipe", recipe=judge.file("orphan.textproto", 'parent: "no_such_recipe"'))
+    judge.file("a.textproto", 'parent: "b.textproto"')
+    judge.file("b.textproto", 'parent: "a.textproto"')
+    judge.train("circle of parents", 3, r"a\.textproto", recipe=judge.work / "a.textproto")
+    judge.train("30 kB of braces", 3, r"recipe", recipe=judge.file("deep.textproto", "model {" * 5000), ranks=(1,))
+    judge.train("pipeline axis", 3, r"pp|pipeline", "mesh.pp=2", ranks=(2,))
+    judge.train("ranks that tp does not divide", 3, r"tp", "mesh.tp=3", ranks=(2,))
+    judge.train("encoder objective on a decoder", 3, r"needs an encoder", recipe=judge.file("masked.textproto", base.replace("CausalLm", "MaskedLm")))
+
+
+def data(judge: Judge) -> None:
+    judge.train("missing data", 4, r"nowhere", f"data.train.path={judge.work}/nowhere")
+    liar = judge.work / "liar"
+    for suffix in (".bin", ".idx", ".meta.json"):
+        Path(f"{liar}{suffix}").write_bytes(Path(f"{judge.work}/corpus{suffix}").read_bytes())
+    Path(f"{liar}.bin").write_bytes(Path(f"{liar}.bin").read_bytes()[:100])
+    judge.train("index that lies", 4, r"liar", f"data.train.path={liar}")
+    judge.train("id beyond the vocabulary", 4, r"token id \d+ .*vocabulary", "model.architecture.vocabulary=50")
+
+
+def models(judge: Judge) -> None:
+    torch.manual_seed(0)
+    good = judge.work / "gpt2"
+    config = transformers.GPT2Config(vocab_size=tiny_job.VOCABULARY, n_positions=32, n_embd=32, n_layer=1, n_head=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(good)
+    tensors = load_file(good / "model.safetensors")
+    base = judge.recipe.read_text()
+    start, end = base.index("model {"), base.index("objective")
+
+    def load(name: str, pattern: str, change) -> None:
+        folder = judge.work / re.sub(r"\W", "_", name)
+        folder.mkdir()
+        (folder / "config.json").write_bytes((good / "config.json").read_bytes())
+        (folder / "model.safetensors").write_bytes((good / "model.safetensors").read_bytes())
+        change(folder)
+        recipe = judge.file(f"{folder.name}.textproto", f'{base[:start]}model {{ load: "{folder}" }}\n{base[end:]}')
+        judge.train(name, 4, pattern, recipe=recipe, ranks=(2,))
+
+    def save(folder: Path, changed: dict) -> None:
+        save_file(changed, folder / "model.safetensors", {"format": "pt"})
+
+    def header(folder: Path, change) -> None:
+        path = folder / "model.safetensors"
+        blob = path.read_bytes()
+        size = struct.unpack("<Q", blob[:8])[0]
+        text = change(json.loads(blob[8 : 8 + size]))
+        path.write_bytes(struct.pack("<Q", len(text)) + text + blob[8 + size :])
+
+    def overlap(entries: dict) -> bytes:
+        names = [name for name in entries if name != "__metadata__"]
+        entries[names[1]]["data_offsets"] = entries[names[0]]["data_offsets"]
+        return json.dumps(entries).encode()
+
+    def family(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(path.read_text().replace('"gpt2"', '"gpt9"'))
+
+    first = "transformer.h.0.ln_1.weight"
+    load("truncated weights", r"model\.safetensors", lambda f: os.truncate(f / "model.safetensors", 5000))
+    load("header longer than the file", r"model\.safetensors", lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{}"))
+    load("overlapping tensors", r"model\.safetensors", lambda f: header(f, overlap))
+    load("key that stands twice", r"model\.safetensors", lambda f: header(f, lambda e: json.dumps(e)[:-1].encode() + b', "__metadata__": {}}'))
+    load("tensor missing", r"ln_1\.weight", lambda f: save(f, {k: v for k, v in tensors.items() if k != first}))
+    load("tensor of another shape", r"ln_1\.weight", lambda f: save(f, {**tensors, first: torch.ones(31)}))
+    load("unknown family", r"gpt9", family)
+
+
+def storage(judge: Judge) -> None:
+    run = judge.work / "busy"
+    tiny_job.finish(judge.build, judge.recipe, run, 2)
+    process = tiny_job.start(judge.build, judge.recipe, run, 1, "steps=100000")
+    while not (run / "owner.json").exists() and process.poll() is None:
+        time.sleep(0.02)
+    judge.expect("folder of a live run", 5, r"busy|held|live", "train", str(judge.recipe), f"--out={run}")
+    process.terminate()
+    errors = process.communicate(timeout=30)[1]
+    stopped = process.returncode == 75
+    judge.failures += not stopped
+    print(f"{'ok    ' if stopped else 'FAILED'} SIGTERM saves and ends with 75: {process.returncode} {errors.splitlines()[-1]}")
+
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+    shard = newest / "shard-00001-model-00001-of-00001.safetensors"
+    blob = bytearray(shard.read_bytes())
+    blob[-1000] ^= 1
+    shard.write_bytes(blob)
+    judge.expect("checkpoint with one flipped bit", 5, r"shard-00001", "train", str(judge.recipe), f"--out={run}", "steps=100000")
+
+    full = judge.work / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", full], check=True)
+    try:
+        judge.expect("no space left", 5, r"space|free", "train", str(judge.recipe), f"--out={full}/run", "--max_restarts=0", ranks=(2,))
+    finally:
+        subprocess.run(["umount", full], check=True)
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Judge(sys.argv[1], Path(folder))
+        for part in (recipes, data, models, storage):
+            part(judge)
+        print(f"{judge.cases} cases, {judge.failures} failed")
+        return 1 if judge.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
