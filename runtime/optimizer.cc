@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include "cluster/base/log.h"
-
 namespace echelon {
 
 namespace {
@@ -20,12 +18,18 @@ Owned own(Unit& unit, const Optimizer& optimizer, const std::vector<GroupRule>& 
   return owned;
 }
 
+/// The flat tensors of one Unit, on this processor.
+struct Optimizer::Memory {
+  at::Tensor master, gradient;
+  std::vector<at::Tensor> state;
+};
+
 template <class Real>
-void Optimizer::step_as(Owned& owned, const Update& update_numbers) const {
-  Real* master = owned.unit->master().data_ptr<Real>();
-  const Real* gradient = owned.unit->gradient().const_data_ptr<Real>();
+void Optimizer::step_as(const Owned& owned, const Memory& memory, const Update& update_numbers) const {
+  Real* master = memory.master.data_ptr<Real>();
+  const Real* gradient = memory.gradient.const_data_ptr<Real>();
   std::vector<Real*> state;
-  for (const std::string& name : state_names()) state.push_back(owned.state.at(name).data_ptr<Real>());
+  for (const at::Tensor& tensor : memory.state) state.push_back(tensor.data_ptr<Real>());
   const auto& segments = owned.unit->segments();
   for (size_t i = 0; i < segments.size(); ++i) {
     const GroupRule& rule = owned.rules[i];
@@ -33,7 +37,7 @@ void Optimizer::step_as(Owned& owned, const Update& update_numbers) const {
     at::parallel_for(0, segments[i].length, kGrain, [&](int64_t begin, int64_t end) {
       int64_t offset = segments[i].offset + begin;
       Stretch<Real> stretch{master + offset, gradient + offset, state, end - begin,
-                    update_numbers.learning_rate * rule.learning_rate_factor, decay};
+                            update_numbers.learning_rate * rule.learning_rate_factor, decay};
       for (Real*& tensor : stretch.state) tensor += offset;
       update(stretch, update_numbers);
     });
@@ -41,13 +45,19 @@ void Optimizer::step_as(Owned& owned, const Update& update_numbers) const {
 }
 
 void Optimizer::step(Owned& owned, const Update& update) const {
-  EC_CHECK(owned.unit->master().is_cpu(), "optimizers have no kernels for {} yet", owned.unit->master().device().str());
-  // Masters are updated in place: no operator of autograd sees it, and the next forward reads the new values.
-  if (owned.unit->master().scalar_type() == at::kDouble) {
-    step_as<double>(owned, update);
+  // Masters are updated in place: no operator of autograd sees it, and the next forward reads the new values. Memory of a
+  // GPU is brought here and back: right, slow, and waiting for a kernel.
+  at::Tensor& there = owned.unit->master();
+  Memory memory{there.cpu(), owned.unit->gradient().cpu(), {}};
+  for (const std::string& name : state_names()) memory.state.push_back(owned.state.at(name).cpu());
+  if (there.scalar_type() == at::kDouble) {
+    step_as<double>(owned, memory, update);
   } else {
-    step_as<float>(owned, update);
+    step_as<float>(owned, memory, update);
   }
+  if (there.is_cpu()) return;
+  there.copy_(memory.master);
+  for (size_t i = 0; i < memory.state.size(); ++i) owned.state.at(state_names()[i]).copy_(memory.state[i]);
 }
 
 }  // namespace echelon

@@ -62,8 +62,9 @@ class Optimizer {
   virtual void update(const Stretch<double>& stretch, const Update& update) const = 0;
 
  private:
+  struct Memory;
   template <class Real>
-  void step_as(Owned& owned, const Update& update) const;
+  void step_as(const Owned& owned, const Memory& memory, const Update& update) const;
 };
 
 /// Zeroed state for a Unit.

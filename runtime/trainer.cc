@@ -39,6 +39,7 @@ void Trainer::build_data() {
 }
 
 void Trainer::build_model() {
+  check_tensor_parallel(source_.architecture, mesh_.tp().size());
   zero_ = std::make_unique<Zero>(mesh_, zero_options(recipe_));
   model_ = std::make_unique<Model>(source_.architecture, *zero_, ModelOptions{.recompute = recipe_.sharding().recompute() == FULL});
   load_weights(*model_, source_, seed_);

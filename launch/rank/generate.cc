@@ -7,10 +7,10 @@
 
 #include "cluster/base/files.h"
 #include "cluster/base/log.h"
+#include "comm/together.h"
 #include "launch/rank/commands.h"
 #include "launch/rank/loaded_model.h"
 #include "launch/rank/text_tool.h"
-#include "runtime/collective.h"
 
 namespace echelon {
 

@@ -10,9 +10,9 @@
 
 #include "cluster/base/json.h"
 #include "cluster/base/safetensors.h"
+#include "comm/together.h"
 #include "launch/options/installation.h"
 #include "launch/rank/commands.h"
-#include "runtime/collective.h"
 #include "runtime/plan.h"
 #include "runtime/recipe/check.h"
 #include "runtime/run.h"

@@ -11,6 +11,7 @@
 #include "cluster/base/files.h"
 #include "cluster/base/safetensors.h"
 #include "comm/agree.h"
+#include "comm/together.h"
 #include "models/interchange/config_writer.h"
 #include "models/interchange/stored_form.h"
 #include "models/interchange/tensor_list.h"
@@ -35,20 +36,6 @@ DType dtype_of(at::ScalarType dtype) {
     default:
       throw Error::internal("export", "no dtype for weights").got(c10::toString(dtype));
   }
-}
-
-/// Runs `work` on every rank; where it fails on any, it fails on all. Collective.
-void together(const Group& world, const std::string& what, const std::function<void()>& work) {
-  std::optional<Error> mine;
-  try {
-    work();
-  } catch (const Error& error) {
-    mine = error;
-  }
-  int64_t failed = agree_max(world, mine ? world.rank() : int64_t{-1}, what);
-  if (failed < 0) return;
-  std::string reason = agree_text(world, mine ? mine->what() : "", static_cast<int>(failed), what);
-  throw mine ? *mine : Error::storage(what, fmt::format("rank {} failed: {}", failed, reason));
 }
 
 /// The files of a folder: which stored tensor stands in which, the same on every rank.
@@ -102,12 +89,12 @@ class FolderWriter {
     plan_ = make_plan(model_.architecture(), form_, options_);
     make_staging();
     try {
-      together(world_, folder_, [this] { open_files(); });
+      on_every_rank(world_, folder_, [this] { open_files(); });
       model_.weights().visit_whole(
           [](Unit& unit) { return unit.master(); },
           [this](const Parameter& parameter, const at::Tensor& whole) { visit(parameter, whole); });
-      together(world_, folder_, [this] { finish_files(); });
-      together(world_, folder_, [this] { commit(); });
+      on_every_rank(world_, folder_, [this] { finish_files(); });
+      on_every_rank(world_, folder_, [this] { commit(); });
     } catch (...) {
       files_.clear();
       if (world_.rank() == 0) remove(staging_);
@@ -117,7 +104,7 @@ class FolderWriter {
 
  private:
   void make_staging() {
-    together(world_, folder_, [this] {
+    on_every_rank(world_, folder_, [this] {
       if (world_.rank() != 0) return;
       check_replaceable();
       make_folders(folder_of(folder_));

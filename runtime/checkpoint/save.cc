@@ -5,8 +5,8 @@
 
 #include "cluster/base/files.h"
 #include "comm/agree.h"
+#include "comm/together.h"
 #include "runtime/checkpoint/names.h"
-#include "runtime/collective.h"
 #include "runtime/recipe/text.h"
 
 namespace echelon {

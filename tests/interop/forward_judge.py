@@ -105,7 +105,7 @@ def judge(driver, count, folder):
             wrong, errors = compare(job, expected)
             failures += [f"{place}: {each}" for each in wrong]
             worst = [max(pair) for pair in zip(worst, errors)]
-    return failures, (f"{len(jobs)} jobs, seeds 0 to {count - 1} of each family: outputs off by at most {worst[0]:.2g}, "
+    return failures, (f"{len(jobs)} jobs, seeds 0 to {count - 1} of each family: outputs off by up to {worst[0]:.2g}, "
                       f"gradients by {worst[1]:.2g}")
 
 

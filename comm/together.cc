@@ -1,4 +1,4 @@
-#include "runtime/collective.h"
+#include "comm/together.h"
 
 #include <optional>
 
