@@ -139,9 +139,9 @@ ChildOptions child_of(const Placement& placement, const Machine& machine, const 
   options.environment = {{"OMP_NUM_THREADS", std::to_string(placement.threads)},
                          {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
                          {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
-                         {"OMPI_MCA_btl_vader_single_copy_mechanism", "none"}};  // many containers forbid it, noisily
-  // Ranks that share a processor must give it away while they wait.
-  if (ranks_here(placement) > machine.processors) options.environment.push_back({"OMPI_MCA_mpi_yield_when_idle", "1"});
+                         {"OMPI_MCA_btl_vader_single_copy_mechanism", "none"},  // many containers forbid it, noisily
+                         // Other work on the same processors gets its turn while ranks wait for each other.
+                         {"OMPI_MCA_mpi_yield_when_idle", "1"}};
   options.capture_stderr = true;
   return options;
 }

@@ -2,12 +2,14 @@
 
 #include <csignal>
 #include <regex>
+#include <utility>
 
 namespace echelon {
 
 namespace {
 
 constexpr size_t kMostNoiseBytes = 1 << 20;
+constexpr size_t kLongestBlockBytes = 1 << 13;
 constexpr std::string_view kSentenceStart = "echelon: ";
 
 // Open MPI frames each of its messages in such lines.
@@ -51,6 +53,7 @@ void RankOutput::rest() {
 void RankOutput::finish() {
   if (!pending_.empty()) line(pending_, '\n');
   pending_.clear();
+  release_block();
   if (mid_line_) write("\n");
   mid_line_ = false;
 }
@@ -72,25 +75,34 @@ void RankOutput::line(const std::string& text, char end) {
 
 bool RankOutput::is_noise(const std::string& text) {
   if (starter_ == Starter::direct) return false;
+  const char* prefix = starter_ == Starter::srun ? "srun: " : "mpirun: ";
   bool frame = starter_ == Starter::mpirun && is_frame(text);
-  bool noise = frame || inside_block_ || is_tagged(text) || (starter_ == Starter::srun && text.starts_with("srun: "));
-  if (!noise) return false;
-  if (frame) inside_block_ = !inside_block_;
-  if (frame && inside_block_) block_ = {};
+  if (!frame && !inside_block_ && !is_tagged(text) && !text.starts_with(prefix)) return false;
+  if (frame && !inside_block_) block_ = {};
   read_noise(text);
-  if (noise_.size() < kMostNoiseBytes) noise_ += text + "\n";
+  if (noise_.size() + block_text_.size() < kMostNoiseBytes) block_text_ += text + "\n";
+  if (frame) inside_block_ = !inside_block_;
+  if (!inside_block_) noise_ += std::exchange(block_text_, "");
+  if (block_text_.size() > kLongestBlockBytes) release_block();
   return true;
+}
+
+// What began like a message of the starter and did not end like one was somebody else's.
+void RankOutput::release_block() {
+  write(std::exchange(block_text_, ""));
+  inside_block_ = false;
 }
 
 // The first verdict names the rank that failed; later ones are those that were ended for it.
 void RankOutput::read_noise(const std::string& text) {
-  static const std::regex by_signal(R"(.*process rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+).*)");
-  static const std::regex aborted(R"(MPI_ABORT was invoked on rank (\d+) .*)");
-  static const std::regex with_code(R"(with errorcode (\d+)\.?)");
-  static const std::regex process(R"(\s*Process name: \[\[\d+,\d+\],(\d+)\])");
-  static const std::regex exit_code(R"(\s*Exit code:\s+(\d+))");
-  static const std::regex slurm(R"(srun: error: (\S+): tasks? (\d+)[^:]*: (.*))");
-  static const std::regex slurm_code(R"(Exited with exit code (\d+).*)");
+  static const std::regex by_signal(
+      R"(.*process rank (\d{1,9}) with PID \d+ on node (\S+) exited on signal (\d{1,9}).*)");
+  static const std::regex aborted(R"(MPI_ABORT was invoked on rank (\d{1,9}) .*)");
+  static const std::regex with_code(R"(with errorcode (\d{1,9})\.?)");
+  static const std::regex process(R"(\s*Process name: \[\[\d+,\d+\],(\d{1,9})\])");
+  static const std::regex exit_code(R"(\s*Exit code:\s+(\d{1,9}))");
+  static const std::regex slurm(R"(srun: error: (\S+): tasks? (\d{1,9})[^:]*: (.*))");
+  static const std::regex slurm_code(R"(Exited with exit code (\d{1,9}).*)");
   if (verdict_ || text.size() > 2000) return;
   std::smatch match, code;
   if (std::regex_match(text, match, by_signal)) {

@@ -40,11 +40,12 @@ class RankOutput {
   void line(const std::string& text, char end);
   bool is_noise(const std::string& text);
   void read_noise(const std::string& text);
+  void release_block();
   void write(const std::string& text);
 
   Starter starter_;
   std::FILE* out_;
-  std::string pending_, sentence_, noise_;
+  std::string pending_, sentence_, noise_, block_text_;
   std::optional<StarterVerdict> verdict_;
   StarterVerdict block_;  // what the present block of the starter's text has told so far
   bool inside_block_ = false;

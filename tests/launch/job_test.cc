@@ -31,7 +31,6 @@ TEST(Job, FewRanksAreBoundToTheirShareOfProcessors) {
   EXPECT_TRUE(has(child, "--bind-to", "core"));
   EXPECT_TRUE(has(child, "--map-by", "slot:PE=2"));
   EXPECT_EQ(variable(child, "OMP_NUM_THREADS"), "2");
-  EXPECT_EQ(variable(child, "OMPI_MCA_mpi_yield_when_idle"), "");
 }
 
 TEST(Job, ManyRanksAreNotBoundAndGiveWay) {

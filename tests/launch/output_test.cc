@@ -40,6 +40,12 @@ TEST_F(Output, MpirunsMessageIsKeptAsideAndRead) {
   EXPECT_EQ(output_.verdict()->host, "vm");
 }
 
+TEST_F(Output, ALineOfDashesOfARanksOwnHidesNothing) {
+  output_.take(frame_ + "a table\n");
+  output_.finish();
+  EXPECT_EQ(written(), frame_ + "a table\n");
+}
+
 TEST_F(Output, AnAbortNamesItsRankAndCode) {
   output_.take(frame_ +
                "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 4.\n\nNOTE: …\n" +
