@@ -180,7 +180,7 @@ int Group::size() const { return backend_->size(); }
 at::Device Group::device() const { return backend_->device(); }
 
 Group Group::split(int color, int key, std::string name) const {
-  Call call{.name = name};
+  Call call{.name = "group"};   // the new groups may have different names
   Passage passage(backend_, name_, Op::split, call, at::kByte, 0);
   auto backend = passage.make([&] { return backend_->split(passage.collective(), color, key); });
   return {std::move(backend), std::move(name)};

@@ -95,7 +95,7 @@ bool same_message(const Signature& one, const Signature& other) {
 }
 
 Error disagreement(int rank, const Signature& mine, int other_rank, const Signature& theirs) {
-  return Error::comm("", fmt::format("ranks disagree: rank {} is in {}, rank {} in {}", rank, mine.text(), other_rank,
+  return Error::comm("", fmt::format("ranks disagree: rank {} in {}, rank {} in {}", rank, mine.text(), other_rank,
                                      theirs.text()))
       .remedy("every rank of a group must make the same collectives in the same order");
 }

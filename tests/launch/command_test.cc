@@ -1,8 +1,17 @@
 // The command itself, as a person meets it.
+#include <sys/resource.h>
+
 #include "tests/launch/fake_installation.h"
 
 namespace echelon {
 namespace {
+
+double children_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_CHILDREN, &usage);
+  auto seconds = [](const timeval& time) { return time.tv_sec + time.tv_usec * 1e-6; };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 
 class CommandTest : public testing::Test {
  protected:
@@ -86,9 +95,10 @@ TEST_F(CommandTest, HelpComesAtOnceForEveryCommand) {
     EXPECT_EQ(outcome.ending.exit_code, 0);
     EXPECT_TRUE(outcome.output.starts_with(std::string("echelon ") + name)) << outcome.output;
   }
-  double best = 1;
-  for (int i = 0; i < 5; ++i) best = std::min(best, echelon_.run({"--help"}).seconds);
-  EXPECT_LT(best, 0.05);
+  // Processor time: the promise is 50 ms on a machine that is otherwise idle, and tests share theirs.
+  double before = children_seconds();
+  for (int i = 0; i < 5; ++i) echelon_.run({"--help"});
+  EXPECT_LT((children_seconds() - before) / 5, 0.05);
 }
 
 TEST_F(CommandTest, RecipesAndPartsAreDescribed) {

@@ -15,6 +15,14 @@ report() {
 }
 log() { echo "$1" >> "$out/log/rank-0000$rank.log"; }
 wait_long() { exec sleep 60; }
+# Takes signals; ends some day, whatever the test did.
+wait_awake() {
+  turn=0
+  while [ $turn -lt 1200 ]; do
+    sleep 0.05
+    turn=$((turn + 1))
+  done
+}
 report null ""
 case $FAKE in
   fine) echo "rank $rank of ${OMPI_COMM_WORLD_SIZE:-1}, $OMP_NUM_THREADS threads" >&2 ;;
@@ -35,11 +43,11 @@ case $FAKE in
   stops)
     trap 'report 75 "stopped: step 5: stopped on request after a durable checkpoint"; exit 75' USR1
     : > "$FAKE_FILE.$rank"
-    while :; do sleep 0.05; done ;;
+    wait_awake ;;
   deaf)
     trap '' USR1
     echo $$ > "$FAKE_FILE.$rank"
-    while :; do sleep 0.05; done ;;
+    wait_awake ;;
   dies_once)
     if [ -e "$out/checkpoints/step-00000005" ]; then
       case " $* " in *" --resume=auto "*) exit 0 ;; *) exit 3 ;; esac

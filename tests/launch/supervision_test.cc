@@ -98,6 +98,7 @@ TEST_P(Stopping, RanksDoNotOutliveTheirSupervisor) {
   auto any_runs = [&] { return std::any_of(ranks.begin(), ranks.end(), runs); };
   for (int i = 0; i < 100 && any_runs(); ++i) usleep(50'000);
   EXPECT_FALSE(any_runs());
+  for (pid_t rank : ranks) kill(rank, SIGKILL);
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, Stopping, testing::Values(1, 2));
