@@ -6,6 +6,9 @@
 
 namespace echelon {
 
+/// From here on USR1 (from the launcher), TERM and INT ask training to stop behind a checkpoint.
+void stop_on_signals();
+
 // Each returns the exit code, and throws Error. Collective.
 int run_train(const CommandLine& line, Session& session);
 int run_batches(const CommandLine& line, Session& session);

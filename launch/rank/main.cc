@@ -44,6 +44,8 @@ int rank_main(int argc, char** argv) {
     return 0;
   }
   CommandLine line = parse_command_line({argv + 1, argv + argc});
+  // Before anything slow: a request that comes early must not end the rank.
+  if (line.command->name == "train") stop_on_signals();
   std::string status_folder = rank_arguments().status_folder;
   SessionOptions options;
   // Beside the status, where the launcher reads what a dead rank was doing.

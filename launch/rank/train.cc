@@ -28,14 +28,6 @@ void request_stop(int) { stop_requested = true; }
 
 bool is_stop_requested() { return stop_requested; }
 
-/// The launcher sends USR1; a rank started by hand gets TERM or INT from its mpirun or shell.
-void stop_on_signals() {
-  struct sigaction action {};
-  action.sa_handler = request_stop;
-  action.sa_flags = SA_RESTART;
-  for (int signal : {SIGUSR1, SIGTERM, SIGINT}) sigaction(signal, &action, nullptr);
-}
-
 Recipe checked_recipe(const std::string& name, const std::vector<std::string>& overrides, int ranks) {
   LoadedRecipe loaded = read_recipe(name, overrides, find_installation().recipes);
   check_recipe(loaded.recipe, ranks, loaded.places);
@@ -58,6 +50,13 @@ void append(std::vector<TensorEntry>& entries, std::vector<at::Tensor>& values, 
 
 }  // namespace
 
+void stop_on_signals() {
+  struct sigaction action {};
+  action.sa_handler = request_stop;
+  action.sa_flags = SA_RESTART;
+  for (int signal : {SIGUSR1, SIGTERM, SIGINT}) sigaction(signal, &action, nullptr);
+}
+
 int run_train(const CommandLine& line, Session& session) {
   TrainArguments arguments = train_arguments(line);
   if (arguments.dry_run) return dry_run(arguments);
@@ -72,7 +71,6 @@ int run_train(const CommandLine& line, Session& session) {
   }
   if (arguments.resume == "never") options.resume = Resume::never;
   else if (arguments.resume != "auto") options.resume_from = arguments.resume;
-  stop_on_signals();
   return run_training(recipe, mesh, options);
 }
 
