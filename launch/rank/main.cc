@@ -1,7 +1,10 @@
 // The rank program: one process of a job. Started by `echelon`, or by hand with mpirun or srun; same arguments.
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <map>
+
+#include <malloc.h>
 
 #include <c10/util/Exception.h>
 
@@ -38,11 +41,18 @@ int run(const CommandLine& line, Session& session) {
   session.abort(error.exit_code());
 }
 
+/// glibc gives large blocks back to the kernel, which then zeroes every page of every activation again in every step.
+void keep_large_blocks() {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);   // the most that glibc accepts
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
+
 int rank_main(int argc, char** argv) {
   if (argc == 2 && std::string(argv[1]) == "--version") {
     std::printf("echelon-rank %s\n", ECHELON_VERSION);
     return 0;
   }
+  keep_large_blocks();
   CommandLine line = parse_command_line({argv + 1, argv + argc});
   // Before anything slow: a request that comes early must not end the rank.
   if (line.command->name == "train") stop_on_signals();
