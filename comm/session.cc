@@ -97,6 +97,7 @@ Session Session::join(int& argc, char**& argv, SessionOptions options) {
   std::string backend = chosen_backend(options.backend);
   refuse_independent_copies(under_pmi());
   if (backend == "self") return alone(std::move(options));
+  if (backend == "nccl") require_nccl();   // before MPI starts, which takes half a second
   MpiWorld mpi = start_mpi(argc, argv);
   refuse_independent_copies(mpi.size > 1);
   auto membership = join_as(mpi.rank, options);

@@ -68,9 +68,11 @@ std::shared_ptr<Backend> make_mpi(std::shared_ptr<Membership> membership, bool s
 /// From now on the end of the process does not wait for the other ranks: this one has failed.
 void abandon_mpi();
 
-/// All processes, each with a GPU of its own. Errors: Error::recipe when that cannot be had here.
+/// All processes, each with a GPU of its own. Errors: Error::recipe when there are fewer GPUs than ranks.
 std::shared_ptr<Backend> make_nccl(std::shared_ptr<Membership> membership, const MpiWorld& world);
 /// True when this build has NCCL and a GPU is visible.
 bool nccl_usable();
+/// Errors: Error::recipe that says how to get NCCL, unless it is usable.
+void require_nccl();
 
 }  // namespace echelon

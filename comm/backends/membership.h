@@ -67,7 +67,7 @@ class Membership : public std::enable_shared_from_this<Membership> {
 
  private:
   using Clock = std::chrono::steady_clock;
-  static constexpr int kSpins = 2000;          ///< some 50 µs: longer than a barrier takes, shorter than a time slice
+  static constexpr int kFewSpins = 64, kManySpins = 2000;   ///< some 2 µs, and some 50: far less than a time slice
   static constexpr int64_t kYields = 20'000;   ///< some 20 ms, after which a wait is long and a nap costs nothing
 
   void wait(Transfer& transfer);
@@ -78,15 +78,20 @@ class Membership : public std::enable_shared_from_this<Membership> {
   Error too_late(const std::string& waits_for);
 
   std::vector<Transfer*> transfers_;
+  int spins_ = kManySpins;   ///< before the core is given away; fewer after spinning was in vain
 };
 
 template <class Ready, class WaitsFor>
 void Membership::wait_until(const Ready& ready, const WaitsFor& waits_for) {
-  for (int spin = crowded ? kSpins : 0; spin < kSpins; ++spin) {
-    if (ready()) return;
-    __builtin_ia32_pause();
-  }
   if (ready()) return;
+  for (int spin = crowded ? spins_ : 0; spin < spins_; ++spin) {
+    __builtin_ia32_pause();
+    if (!ready()) continue;
+    spins_ = std::min(kManySpins, 2 * spins_);
+    return;
+  }
+  // In vain: the others are at work, or one of them waits for this very core.
+  spins_ = std::max(kFewSpins, spins_ / 2);
   Clock::time_point start = Clock::now();
   for (int64_t turn = 0; !ready(); ++turn) {
     if (!pause(turn, start)) throw too_late(waits_for());

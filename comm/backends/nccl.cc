@@ -1,5 +1,5 @@
 // Ranks with a GPU each, over NCCL. Compiled wherever NCCL's headers are; it has not run on a GPU yet, and where none is
-// visible make_nccl() says so and nothing else here is reached. NCCL runs the operations of a communicator one after the
+// visible require_nccl() says so and nothing else here is reached. NCCL runs the operations of a communicator one after the
 // other: two ranks that send to each other before either receives wait for ever, until the timeout.
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
@@ -242,12 +242,15 @@ void load_torch_cuda() {
 
 bool nccl_usable() { return visible_gpus() > 0; }
 
+void require_nccl() {
+  if (nccl_usable()) return;
+  throw Error::recipe("backend", "nccl needs a GPU, and none is visible")
+      .remedy("check nvidia-smi and CUDA_VISIBLE_DEVICES, or use backend mpi");
+}
+
 std::shared_ptr<Backend> make_nccl(std::shared_ptr<Membership> membership, const MpiWorld& world) {
+  require_nccl();
   int gpus = visible_gpus();
-  if (gpus == 0) {
-    throw Error::recipe("backend", "nccl needs a GPU, and none is visible")
-        .remedy("check nvidia-smi and CUDA_VISIBLE_DEVICES, or use backend mpi");
-  }
   if (world.local_size > gpus && gpus > 1) {
     throw Error::recipe("backend", fmt::format("{} ranks of this node share {} GPUs", world.local_size, gpus))
         .remedy("start one rank for each GPU");

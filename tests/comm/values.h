@@ -13,7 +13,7 @@ namespace echelon::testing {
 /// Elements `begin` and following of a tensor of rank `rank`; sums over ranks depend on the order of summation.
 inline at::Tensor values(int rank, int64_t elements, at::ScalarType dtype, int salt = 0, int64_t begin = 0) {
   // Drawn once: the suites compare many millions of elements.
-  static const at::Tensor table = at::arange(1 << 21, at::kDouble).mul_(12.9898).sin_().mul_(43758.5453);
+  static const at::Tensor table = at::arange(1 << 22, at::kDouble).mul_(12.9898).sin_().mul_(43758.5453);
   at::Tensor x = table.narrow(0, 1009 * rank + 10'007 * salt + begin, elements);
   if (!at::isFloatingType(dtype)) return x.mul(1e6).to(at::kLong).to(dtype);
   return x.to(dtype, /*non_blocking=*/false, /*copy=*/true);
