@@ -27,7 +27,9 @@ Model::Model(const Architecture& architecture, Zero& zero, ModelOptions options)
     blocks_.push_back(std::make_unique<Block>(new_unit(name), name, architecture_, layer));
   }
   declare_head();
-  if (!options_.allocate) return;
+}
+
+void Model::allocate() {
   for (const auto& unit : weights_.units) unit->allocate();
 }
 
@@ -72,18 +74,72 @@ void Model::declare_head() {
   }
 }
 
-Pass Model::pass(const Batch& batch, const Seed& seed, bool training) const {
-  Pass pass{.mesh = zero_.mesh, .batch = batch.size(), .length = batch.length(), .samples = batch.samples,
-            .training = training, .seed = seed.with("dropout")};
-  if (batch.has("attention_mask")) pass.attention_mask = batch.at("attention_mask");
+std::vector<Linear*> Model::linears() {
+  std::vector<Linear*> all;
+  for (const auto& block : blocks_) {
+    for (Linear* linear : block->attention().linears()) all.push_back(linear);
+    for (Linear* linear : block->feed_forward().linears()) all.push_back(linear);
+  }
+  if (transform_) all.push_back(&*transform_);
+  if (pooler_) all.push_back(&*pooler_);
+  return all;
+}
+
+void Model::freeze(const std::function<bool(const Parameter&)>& learns) {
+  for (const auto& unit : weights_.units) {
+    for (const auto& parameter : unit->parameters()) {
+      if (!learns(*parameter)) unit->freeze(*parameter);
+    }
+  }
+}
+
+int64_t Model::extra_token_count() const {
+  int64_t count = 0;
+  for (const ExtraTokens* extra : extra_tokens_) count += extra->tokens();
+  return count;
+}
+
+Pass Model::pass(const Batch& batch, const Seed& seed, bool training, KeyValueCache* cache, int64_t past) const {
+  int64_t extra = extra_token_count(), now = past == 0 ? extra : 0;
+  Pass pass{.mesh = zero_.mesh, .batch = batch.size(), .length = now + batch.length(), .samples = batch.samples,
+            .training = training, .seed = seed.with("dropout"), .cache = cache, .past = past == 0 ? 0 : extra + past,
+            .extra_tokens = now, .extra_keys = extra_keys_};
+  if (batch.has("attention_mask")) pass.attention_mask = with_extra_tokens(batch, now).at("attention_mask");
   return pass;
+}
+
+Batch Model::with_extra_tokens(const Batch& batch, int64_t count) {
+  if (count == 0) return batch;
+  Batch longer = batch;
+  for (auto& [name, tensor] : longer.tensors) {
+    double fill = name == "labels" ? -100 : name == "attention_mask" ? 1 : 0;
+    tensor = at::constant_pad_nd(tensor, {count, 0}, fill);
+  }
+  return longer;
+}
+
+at::Tensor Model::put_extra_tokens(const at::Tensor& rows, const Pass& pass) const {
+  if (pass.extra_tokens == 0) return rows;
+  std::vector<at::Tensor> extras;
+  for (const ExtraTokens* extra : extra_tokens_) extras.push_back(extra->embeddings());
+  at::Tensor table = at::cat(extras, 0);
+  at::TensorOptions longs = at::TensorOptions().dtype(at::kLong).device(rows.device());
+  at::Tensor place = at::arange(pass.first_row(), pass.first_row() + rows.size(0), longs).remainder(pass.length);
+  at::Tensor is_extra = place.lt(table.size(0)).unsqueeze(1);
+  return at::where(is_extra, table.index_select(0, place.clamp_max(table.size(0) - 1)), rows);
+}
+
+at::Tensor Model::without_extra_tokens(const at::Tensor& rows, const Pass& pass) const {
+  at::Tensor all = rows.view({pass.batch, pass.length, -1});
+  return all.narrow(1, pass.extra_tokens, pass.length - pass.extra_tokens);
 }
 
 at::Tensor Model::embed(const Batch& batch, const at::Tensor& entered, const Pass& pass) {
   at::TensorOptions ids = batch.at("input_ids").options();
-  at::Tensor rows = (*tokens_)(batch.at("input_ids").reshape({-1}), entered, pass);
+  at::Tensor rows = put_extra_tokens((*tokens_)(batch.at("input_ids").reshape({-1}), entered, pass), pass);
   if (positions_) {
-    at::Tensor positions = at::arange(pass.past, pass.past + pass.length, ids).repeat({pass.batch});
+    int64_t first = pass.first_position();
+    at::Tensor positions = at::arange(first, first + pass.length, ids).repeat({pass.batch});
     rows = rows + (*positions_)(positions, entered, pass);
   }
   if (types_) {
@@ -110,15 +166,16 @@ at::Tensor Model::through_layers(at::Tensor rows, const Pass& pass) {
 
 at::Tensor Model::enter_head(const Batch& batch, const Pass& pass) {
   at::Tensor rows = embed(batch, embeddings_->enter({}), pass);
-  if (!architecture_.tied || !architecture_.head) rows = embeddings_->leave(rows);
+  if (!head_keeps_embeddings()) rows = embeddings_->leave(rows);
   rows = through_layers(rows, pass);
   if (head_) rows = head_->enter(rows);
+  if (head_is_tied() && !head_keeps_embeddings()) rows = embeddings_->enter(rows);
   return final_norm_ ? (*final_norm_)(rows) : rows;
 }
 
 at::Tensor Model::leave_head(const at::Tensor& output) {
   at::Tensor left = head_ ? head_->leave(output) : output;
-  return architecture_.tied && architecture_.head ? embeddings_->leave(left) : left;
+  return head_is_tied() ? embeddings_->leave(left) : left;
 }
 
 at::Tensor Model::local_logits(const at::Tensor& rows, const Pass& pass) {
@@ -135,7 +192,8 @@ at::Tensor Model::whole_logits(const at::Tensor& local, const Pass& pass) {
   return gather_rows(columns, architecture_.vocabulary, tp, "logits").t().contiguous();
 }
 
-at::Tensor Model::loss_sum(const Batch& batch, const Pass& pass) {
+at::Tensor Model::loss_sum(const Batch& given, const Pass& pass) {
+  Batch batch = with_extra_tokens(given, pass.extra_tokens);
   at::Tensor rows = gather_rows(enter_head(batch, pass), pass.rows(), pass.mesh.tp(), "head");
   at::Tensor labels = batch.at("labels").reshape({-1});
   at::Tensor chosen = rows_with_targets(labels);
@@ -149,11 +207,9 @@ at::Tensor Model::loss_sum(const Batch& batch, const Pass& pass) {
 
 Outputs Model::forward(const Batch& batch, const Pass& pass) {
   at::NoGradGuard no_gradients;
-  at::Tensor rows = gather_rows(enter_head(batch, pass), pass.rows(), pass.mesh.tp(), "head");
-  Outputs outputs{.last_hidden_state = rows.view({pass.batch, pass.length, -1})};
-  if (head_weight_) {
-    outputs.logits = whole_logits(local_logits(rows, pass), pass).view({pass.batch, pass.length, -1});
-  }
+  at::Tensor rows = gather_rows(enter_head(with_extra_tokens(batch, pass.extra_tokens), pass), pass.rows(), pass.mesh.tp(), "head");
+  Outputs outputs{.last_hidden_state = without_extra_tokens(rows, pass)};
+  if (head_weight_) outputs.logits = without_extra_tokens(whole_logits(local_logits(rows, pass), pass), pass);
   if (pooler_) outputs.pooled = at::tanh((*pooler_)(outputs.last_hidden_state.select(1, 0).contiguous(), pass));
   leave_head(rows);
   return outputs;

@@ -1,6 +1,7 @@
 // The transformer that every family is a shape of.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,7 +27,6 @@ struct Outputs {
 
 struct ModelOptions {
   bool recompute = false;    ///< run every layer again in backward instead of keeping its activations
-  bool allocate = true;      ///< false: only declare the tensors, for planning
 };
 
 /// A sharded transformer. Its Units in order: `embeddings`, `layers.0` … , `head`. Names of tensors:
@@ -37,11 +37,15 @@ struct ModelOptions {
 ///     final_norm.{weight,bias}   pooler.{weight,bias}   head.transform.{weight,bias}  head.norm.{weight,bias}
 ///     head.weight (when not tied)   head.bias
 ///
-/// Linear weights are [out, in]. A tied head uses embeddings.tokens.weight, whose Unit then stays gathered to the end.
+/// Linear weights are [out, in]. A tied head uses embeddings.tokens.weight; where that learns, its Unit stays gathered to the
+/// end, so that its gradient is reduced once.
 class Model {
  public:
-  /// Declares and allocates all tensors; values are undefined until weights().load(). Collective.
+  /// Declares all tensors.
   Model(const Architecture& architecture, Zero& zero, ModelOptions options = {});
+  /// Once adapters have added theirs and what shall not learn is frozen. Values are undefined until weights().load().
+  /// Collective.
+  void allocate();
 
   const Architecture& architecture() const { return architecture_; }
   Weights& weights() { return weights_; }
@@ -52,7 +56,20 @@ class Model {
   /// Outputs for reading, without gradients, whole on every rank. Collective.
   Outputs forward(const Batch& batch, const Pass& pass);
 
-  Pass pass(const Batch& batch, const Seed& seed, bool training) const;
+  /// For one pass over `batch`, which loss_sum() or forward() is given with it; with a cache, behind its `past` tokens.
+  Pass pass(const Batch& batch, const Seed& seed, bool training, KeyValueCache* cache = nullptr, int64_t past = 0) const;
+
+  // Where adapters attach; what they attach must outlive the model, and their tensors are added before allocate().
+  std::vector<Linear*> linears();
+  Embedding& token_embedding() { return *tokens_; }
+  std::vector<std::unique_ptr<Block>>& blocks() { return blocks_; }
+  void attach(const ExtraTokens& tokens) { extra_tokens_.push_back(&tokens); }
+  /// Keys and values that adapters put in front in every layer.
+  void add_extra_keys(int64_t tokens) { extra_keys_ += tokens; }
+  /// Positions that adapters take from a sequence.
+  int64_t extra_positions() const { return extra_keys_ + extra_token_count(); }
+  /// Freezes every tensor declared so far that `learns` does not pick.
+  void freeze(const std::function<bool(const Parameter&)>& learns);
 
  private:
   /// Embeddings to final norm: this rank's rows. Enters the Units `embeddings` (left here unless the head is tied to it)
@@ -60,10 +77,18 @@ class Model {
   at::Tensor enter_head(const Batch& batch, const Pass& pass);
   at::Tensor leave_head(const at::Tensor& output);
   at::Tensor embed(const Batch& batch, const at::Tensor& entered, const Pass& pass);
+  int64_t extra_token_count() const;
+  /// Room for extra tokens in front of every sequence: ids 0, labels -100, mask 1.
+  static Batch with_extra_tokens(const Batch& batch, int64_t count);
+  at::Tensor put_extra_tokens(const at::Tensor& rows, const Pass& pass) const;
+  /// [B * (extra + T), …] without the extra rows.
+  at::Tensor without_extra_tokens(const at::Tensor& rows, const Pass& pass) const;
   at::Tensor through_layers(at::Tensor rows, const Pass& pass);
   /// This rank's logits [N, V / tp] of whole rows [N, D].
   at::Tensor local_logits(const at::Tensor& rows, const Pass& pass);
   at::Tensor whole_logits(const at::Tensor& local, const Pass& pass);
+  bool head_is_tied() const { return architecture_.tied && architecture_.head; }
+  bool head_keeps_embeddings() const { return head_is_tied() && !embeddings_->trained().empty(); }
   int64_t first_of_vocabulary() const { return head_weight_->local().offsets[0]; }
   void declare_embeddings();
   void declare_head();
@@ -76,6 +101,8 @@ class Model {
   std::optional<Embedding> tokens_, positions_, types_;
   std::optional<NormLayer> embedding_norm_, final_norm_, transform_norm_;
   std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<const ExtraTokens*> extra_tokens_;
+  int64_t extra_keys_ = 0;
   std::optional<Linear> transform_, pooler_;
   Unit* embeddings_ = nullptr;
   Unit* head_ = nullptr;                    // absent when it has no tensor of its own

@@ -111,10 +111,10 @@ GroupRule ParameterGroups::rule_of(const std::string& parameter) const {
 double square_norm_of(const std::vector<Owned>& owned, const Mesh& mesh) {
   double sum = 0;
   for (const Owned& each : owned) {
-    Unit& unit = *each.unit;
-    for (const Segment& segment : unit.segments()) {
-      if (!unit.counts_on(mesh, !segment.parameter->layout().is_sharded_on("tp"))) continue;
-      at::Tensor gradient = unit.gradient().narrow(0, segment.offset, segment.length).to(at::kDouble);
+    FlatShard& shard = *each.shard;
+    for (const Segment& segment : shard.segments()) {
+      if (!shard.counts_on(mesh, !segment.parameter->layout().is_sharded_on("tp"))) continue;
+      at::Tensor gradient = shard.gradient().narrow(0, segment.offset, segment.length).to(at::kDouble);
       sum += at::dot(gradient, gradient).item<double>();
     }
   }

@@ -7,18 +7,18 @@ namespace echelon {
 
 namespace {
 
-// Small enough to share the work of a tiny Unit, large enough to pay for a thread.
+// Small enough to share the work of a tiny shard, large enough to pay for a thread.
 constexpr int64_t kGrain = 32768;
 
 }  // namespace
 
-Owned own(Unit& unit, const Optimizer& optimizer, const std::vector<GroupRule>& rules) {
-  Owned owned{&unit, {}, rules};
-  for (const std::string& name : optimizer.state_names()) owned.state[name] = at::zeros_like(unit.master());
+Owned own(FlatShard& shard, const Optimizer& optimizer, const std::vector<GroupRule>& rules) {
+  Owned owned{&shard, {}, rules};
+  for (const std::string& name : optimizer.state_names()) owned.state[name] = at::zeros_like(shard.master());
   return owned;
 }
 
-/// The flat tensors of one Unit, on this processor.
+/// The flat tensors of one shard, on this processor.
 struct Optimizer::Memory {
   at::Tensor master, gradient;
   std::vector<at::Tensor> state;
@@ -30,7 +30,7 @@ void Optimizer::step_as(const Owned& owned, const Memory& memory, const Update& 
   const Real* gradient = memory.gradient.const_data_ptr<Real>();
   std::vector<Real*> state;
   for (const at::Tensor& tensor : memory.state) state.push_back(tensor.data_ptr<Real>());
-  const auto& segments = owned.unit->segments();
+  const auto& segments = owned.shard->segments();
   for (size_t i = 0; i < segments.size(); ++i) {
     const GroupRule& rule = owned.rules[i];
     double decay = rule.weight_decay.value_or(segments[i].parameter->is_matrix() ? weight_decay() : 0);
@@ -47,8 +47,8 @@ void Optimizer::step_as(const Owned& owned, const Memory& memory, const Update& 
 void Optimizer::step(Owned& owned, const Update& update) const {
   // Masters are updated in place: no operator of autograd sees it, and the next forward reads the new values. Memory of a
   // GPU is brought here and back: right, slow, and waiting for a kernel.
-  at::Tensor& there = owned.unit->master();
-  Memory memory{there.cpu(), owned.unit->gradient().cpu(), {}};
+  at::Tensor& there = owned.shard->master();
+  Memory memory{there.cpu(), owned.shard->gradient().cpu(), {}};
   for (const std::string& name : state_names()) memory.state.push_back(owned.state.at(name).cpu());
   if (there.scalar_type() == at::kDouble) {
     step_as<double>(owned, memory, update);

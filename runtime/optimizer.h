@@ -20,11 +20,11 @@ struct GroupRule {
   std::optional<double> weight_decay;   ///< absent: the optimizer's on matrices, 0 on biases and norms
 };
 
-/// One Unit's masters and gradients, as far as this rank owns them, with the optimizer's state for them.
+/// Masters and gradients that this rank owns of some trained tensors, with the optimizer's state for them.
 struct Owned {
-  Unit* unit;
+  FlatShard* shard;
   std::map<std::string, at::Tensor> state;   ///< flat shards like the master, by name ("exp_avg")
-  std::vector<GroupRule> rules;              ///< one for each of unit->segments()
+  std::vector<GroupRule> rules;              ///< one for each of shard->segments()
 };
 
 /// The numbers of one update.
@@ -54,7 +54,7 @@ class Optimizer {
   /// Names of the tensors that it keeps for every parameter.
   virtual std::vector<std::string> state_names() const = 0;
 
-  /// Updates the masters of one Unit.
+  /// Updates the masters of one shard.
   void step(Owned& owned, const Update& update) const;
 
  protected:
@@ -67,7 +67,7 @@ class Optimizer {
   void step_as(const Owned& owned, const Memory& memory, const Update& update) const;
 };
 
-/// Zeroed state for a Unit.
-Owned own(Unit& unit, const Optimizer& optimizer, const std::vector<GroupRule>& rules);
+/// Zeroed state for a shard.
+Owned own(FlatShard& shard, const Optimizer& optimizer, const std::vector<GroupRule>& rules);
 
 }  // namespace echelon

@@ -35,19 +35,19 @@ Numbers numbers_of(const Recipe& recipe, const Registry& registry, int dp) {
           static_cast<int64_t>(optimizer->state_names().size()), share / micro, micro * sequence_length(recipe)};
 }
 
-void add_memory(Plan& plan, const Unit& unit, const Numbers& n, bool keeps_master) {
-  int64_t all = unit.extent(plan.dp, plan.tp).elements, shard = all / plan.dp;
-  int64_t owned = plan.zero >= 1 ? shard : all;
-  plan.values += (plan.zero >= 3 ? shard : all) * n.value_bytes;
-  plan.gradients += (plan.zero >= 2 ? shard : all) * n.master_bytes;
+void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps_master) {
+  int64_t all = shard.extent(plan.dp, plan.tp).elements, part = all / plan.dp;
+  int64_t owned = plan.zero >= 1 ? part : all;
+  plan.values += (plan.zero >= 3 ? part : all) * n.value_bytes;
+  plan.gradients += (plan.zero >= 2 ? part : all) * n.master_bytes;
   plan.masters += keeps_master ? owned * n.master_bytes : 0;
   plan.state += owned * n.master_bytes * n.state_tensors;
   if (plan.zero >= 2) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
   if (plan.zero >= 3) plan.gathered = std::max(plan.gathered, all * n.value_bytes);
 }
 
-void add_traffic(Plan& plan, const Unit& unit, const Numbers& n) {
-  Unit::Extent extent = unit.extent(plan.dp, plan.tp);
+void add_traffic(Plan& plan, const FlatShard& shard, const Numbers& n) {
+  FlatShard::Extent extent = shard.extent(plan.dp, plan.tp);
   // Of all ranks together: each of the tp slices is exchanged by its dp ranks.
   int64_t once = int64_t{plan.tp} * (plan.dp - 1) * extent.elements;
   int64_t reductions = plan.zero == 0 ? 2 : plan.zero == 1 ? 1 : n.micro_steps;
@@ -77,14 +77,14 @@ Plan plan_of(const Recipe& recipe, int ranks) {
   Session alone = Session::alone();
   Mesh mesh(alone.world(), {});
   Zero zero(mesh, zero_options(recipe));
-  Model model(source.architecture, zero, {.allocate = false});
+  Model model(source.architecture, zero);
 
   Plan plan{.parameters = model.weights().elements(), .dp = data_parallel_ranks(recipe, ranks), .tp = recipe.mesh().tp(),
             .zero = recipe.sharding().zero()};
   Numbers numbers = numbers_of(recipe, registry, plan.dp);
-  for (const auto& unit : model.weights().units) {
-    add_memory(plan, *unit, numbers, zero.keeps_master());
-    add_traffic(plan, *unit, numbers);
+  for (const FlatShard* shard : model.weights().shards()) {
+    add_memory(plan, *shard, numbers, zero.keeps_master());
+    add_traffic(plan, *shard, numbers);
   }
   add_activations(plan, source.architecture, numbers, recipe.sharding().recompute() == FULL);
   return plan;

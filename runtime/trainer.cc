@@ -42,6 +42,7 @@ void Trainer::build_model() {
   check_tensor_parallel(source_.architecture, mesh_.tp().size());
   zero_ = std::make_unique<Zero>(mesh_, zero_options(recipe_));
   model_ = std::make_unique<Model>(source_.architecture, *zero_, ModelOptions{.recompute = recipe_.sharding().recompute() == FULL});
+  model_->allocate();
   load_weights(*model_, source_, seed_);
 }
 
@@ -49,10 +50,10 @@ void Trainer::build_optimizer() {
   optimizer_ = registry_.make<Optimizer>(recipe_.optimizer(), {});
   schedule_ = registry_.make<Schedule>(recipe_.schedule(), {recipe_.steps()});
   ParameterGroups groups(recipe_);
-  for (const auto& unit : model_->weights().units) {
+  for (FlatShard* shard : model_->weights().trained()) {
     std::vector<GroupRule> rules;
-    for (const Segment& segment : unit->segments()) rules.push_back(groups.rule_of(segment.parameter->name()));
-    owned_.push_back(own(*unit, *optimizer_, rules));
+    for (const Segment& segment : shard->segments()) rules.push_back(groups.rule_of(segment.parameter->name()));
+    owned_.push_back(own(*shard, *optimizer_, rules));
   }
 }
 
@@ -69,7 +70,7 @@ Report Trainer::step(int64_t step) {
   report.seconds.data = watch.lap(world.seconds());
 
   forward_and_backward(batches, seed_.with("step").with(step), report);
-  for (const auto& unit : model_->weights().units) unit->sum_partial_gradients();
+  for (FlatShard* shard : model_->weights().trained()) shard->sum_partial_gradients();
   report.seconds.compute = watch.lap(world.seconds());
 
   reduce_losses_and_norm(report);
@@ -91,7 +92,7 @@ int64_t Trainer::count_targets(const std::vector<Batch>& batches) const {
 }
 
 void Trainer::forward_and_backward(const std::vector<Batch>& batches, const Seed& seed, Report& report) {
-  for (const auto& unit : model_->weights().units) unit->forget_gradients();
+  for (FlatShard* shard : model_->weights().trained()) shard->forget_gradients();
   for (size_t micro = 0; micro < batches.size(); ++micro) {
     zero_->first_micro_step = micro == 0;
     zero_->last_micro_step = micro + 1 == batches.size();

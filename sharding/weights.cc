@@ -28,16 +28,21 @@ struct Use : torch::autograd::Function<Use> {
 
 }  // namespace
 
-at::Tensor Parameter::use() const { return Use::apply(value_, reinterpret_cast<int64_t>(this)); }
+Parameter::Parameter(std::string name, Layout layout, Init init, const Mesh& mesh)
+    : name_(std::move(name)), layout_(std::move(layout)), init_(init), local_(layout_.local(mesh)) {}
+
+bool Parameter::trained() const { return shard_->trained(); }
+
+at::Tensor Parameter::use() const { return trained() ? Use::apply(value_, reinterpret_cast<int64_t>(this)) : value_; }
 
 at::Tensor Parameter::gradient_place(bool& fresh) const {
-  if (unit_->zero().keeps_master()) return {};
+  if (shard_->zero().keeps_master()) return {};
   fresh = !std::exchange(has_gradient_, true);
-  return unit_->gradient_.narrow(0, offset_, local_.elements()).view(local_.sizes);
+  return shard_->gradient_.narrow(0, offset_, local_.elements()).view(local_.sizes);
 }
 
 void Parameter::add_gradient(const at::Tensor& gradient) const {
-  at::Tensor place = unit_->gradient_.narrow(0, offset_, local_.elements()).view(local_.sizes);
+  at::Tensor place = shard_->gradient_.narrow(0, offset_, local_.elements()).view(local_.sizes);
   if (std::exchange(has_gradient_, true)) {
     place.add_(gradient);
   } else {
@@ -70,9 +75,25 @@ int64_t Weights::elements() const {
   return sum;
 }
 
+std::vector<FlatShard*> Weights::shards() const {
+  std::vector<FlatShard*> all;
+  for (const auto& unit : units) {
+    for (FlatShard* shard : {&unit->trained(), &unit->frozen()}) {
+      if (!shard->empty()) all.push_back(shard);
+    }
+  }
+  return all;
+}
+
+std::vector<FlatShard*> Weights::trained() const {
+  std::vector<FlatShard*> all = shards();
+  std::erase_if(all, [](const FlatShard* shard) { return !shard->trained(); });
+  return all;
+}
+
 void Weights::load(TensorReader& reader) {
-  for (const auto& unit : units) unit->read_owned(unit->master(), reader, "");
-  publish();
+  for (FlatShard* shard : shards()) shard->read_owned(shard->master(), reader, "");
+  publish_all(shards());
 }
 
 namespace {
@@ -95,19 +116,23 @@ at::Tensor join(const Parameter& parameter, const at::Tensor& local, const Group
 
 }  // namespace
 
-void Weights::visit_whole(const std::function<at::Tensor(Unit&)>& owned,
+void Weights::visit_whole(const std::function<at::Tensor(FlatShard&)>& owned,
                           const std::function<void(const Parameter&, const at::Tensor&)>& visit) const {
-  for (const auto& unit : units) {
-    at::Tensor flat = unit->whole(owned(*unit));
-    for (const auto& parameter : unit->parameters()) {
+  for (FlatShard* shard : shards()) {
+    at::Tensor mine = owned(*shard);
+    if (!mine.defined()) continue;
+    at::Tensor flat = shard->whole(mine);
+    for (const Parameter* parameter : shard->parameters()) {
       at::Tensor local = flat.narrow(0, parameter->offset(), parameter->local().elements()).view(parameter->local().sizes);
-      visit(*parameter, join(*parameter, local, unit->zero().mesh.tp()));
+      visit(*parameter, join(*parameter, local, shard->zero().mesh.tp()));
     }
   }
 }
 
-void Weights::publish() {
-  for (const auto& unit : units) unit->publish();
+void Weights::publish() { publish_all(trained()); }
+
+void Weights::publish_all(const std::vector<FlatShard*>& shards) {
+  for (FlatShard* shard : shards) shard->publish();
   units.front()->zero().mesh.world().barrier({.name = "publish"});
 }
 

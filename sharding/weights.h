@@ -13,6 +13,7 @@
 
 namespace echelon {
 
+class FlatShard;
 class Unit;
 
 /// How a tensor is drawn when no file holds it.
@@ -21,36 +22,41 @@ struct Init {
   double standard_deviation = 0;   ///< of a normal distribution with mean 0
 };
 
-/// One named tensor of a model; its memory belongs to its Unit.
+/// One named tensor of a model; its memory belongs to a FlatShard of its Unit.
 class Parameter {
  public:
+  Parameter(std::string name, Layout layout, Init init, const Mesh& mesh);
+
   const std::string& name() const { return name_; }
   const Layout& layout() const { return layout_; }
   const Init& init() const { return init_; }
   /// This rank's slice on the tensor parallel axis.
   const Slice& local() const { return local_; }
-  Unit& unit() const { return *unit_; }
-  /// Position of the local slice in the Unit's flat memory, in elements.
+  FlatShard& shard() const { return *shard_; }
+  /// False: it has no gradient and never changes.
+  bool trained() const;
+  /// Position of the local slice in its flat memory, in elements.
   int64_t offset() const { return offset_; }
   bool is_matrix() const { return layout_.sizes.size() > 1; }
 
-  /// The local slice, as the Unit's memory holds it. Readable between Unit::enter and Unit::leave.
+  /// The local slice, as the flat memory holds it. Readable between Unit::enter and Unit::leave.
   const at::Tensor& value() const { return value_; }
-  /// value() for stock operators: the gradient that autograd computes for it is added to the Unit's flat gradient.
+  /// value() for stock operators: the gradient that autograd computes for it is added to the flat gradient.
   at::Tensor use() const;
-  /// Adds `gradient` (shape of the local slice) to the Unit's flat gradient; the first of a step overwrites it.
+  /// Adds `gradient` (shape of the local slice) to the flat gradient; the first of a step overwrites it.
   void add_gradient(const at::Tensor& gradient) const;
   /// The place of this tensor's gradient, for kernels that write it themselves; `fresh` says whether to overwrite.
   /// Undefined when the dtype of gradients is not that of values.
   at::Tensor gradient_place(bool& fresh) const;
 
  private:
-  friend class Unit;
+  friend class FlatShard;
+class Unit;
   std::string name_;
   Layout layout_;
   Init init_;
   Slice local_;
-  Unit* unit_ = nullptr;
+  FlatShard* shard_ = nullptr;
   int64_t offset_ = 0;
   at::Tensor value_;
   mutable bool has_gradient_ = false;
@@ -81,14 +87,21 @@ class Weights {
   const Parameter& at(const std::string& name) const;
   /// Elements of all tensors, each counted once.
   int64_t elements() const;
-  /// Fills every rank's shards from `reader`. Collective.
+  /// The flat shards that hold trained tensors, and those that hold any.
+  std::vector<FlatShard*> trained() const;
+  std::vector<FlatShard*> shards() const;
+  /// Fills every rank's shards from `reader`, and publishes. Collective.
   void load(TensorReader& reader);
-  /// Hands every whole tensor of an owned quantity (masters, gradients, a moment: what `owned` picks from a Unit) to `visit`
-  /// on every rank, one after the other in order, valid during the call. Collective.
-  void visit_whole(const std::function<at::Tensor(Unit&)>& owned,
+  /// Hands every whole tensor of an owned quantity (masters, gradients, a moment: what `owned` picks from a shard) to `visit`
+  /// on every rank, one after the other in order, valid during the call; shards for which it is undefined are left out.
+  /// Collective.
+  void visit_whole(const std::function<at::Tensor(FlatShard&)>& owned,
                    const std::function<void(const Parameter&, const at::Tensor&)>& visit) const;
-  /// Makes every Unit's masters the values of the next forward. Collective; afterwards all ranks may gather.
+  /// Makes the masters of trained tensors the values of the next forward. Collective; afterwards all ranks may gather.
   void publish();
+
+ private:
+  void publish_all(const std::vector<FlatShard*>& shards);
 };
 
 /// Draws every tensor from (seed, name, index of the element in the whole tensor).

@@ -44,15 +44,15 @@ NamedTensors gradients_of(LoadedModel& loaded, const Batch& batch) {
   const Group& dp = loaded.mesh.dp();
   Batch share = share_of(batch, dp.rank(), dp.size());
   Weights& weights = loaded.model.weights();
-  for (const auto& unit : weights.units) unit->forget_gradients();
+  for (FlatShard* shard : weights.trained()) shard->forget_gradients();
   at::Tensor sum = loaded.model.loss_sum(share, loaded.model.pass(share, Seed(0), /*training=*/false));
   (sum / static_cast<double>(batch.targets)).backward();
-  for (const auto& unit : weights.units) unit->sum_partial_gradients();
+  for (FlatShard* shard : weights.trained()) shard->sum_partial_gradients();
 
   StoredForm form(find_family(loaded.source.config.at("model_type"), "config", Error::Kind::internal),
                   loaded.model.architecture());
   NamedTensors named;
-  weights.visit_whole([](Unit& unit) { return unit.gradient(); },
+  weights.visit_whole([](FlatShard& shard) { return shard.gradient(); },
                       [&](const Parameter& parameter, const at::Tensor& whole) {
                         // Where two copies stand in a checkpoint, the last is the one that the model computes with.
                         TensorPlace place = form.places(parameter.name()).back();

@@ -87,16 +87,14 @@ int64_t choose(const at::Tensor& logits, double temperature, double top_p, doubl
 std::vector<int64_t> generate(Model& model, const Mesh& mesh, const std::vector<int64_t>& prompt,
                               const SamplingOptions& options) {
   int64_t wanted = static_cast<int64_t>(prompt.size()) + options.max_new_tokens;
-  int64_t end = std::min(wanted, model.architecture().max_positions);
+  int64_t end = std::min(wanted, model.architecture().max_positions - model.extra_positions());
   if (end < wanted && mesh.world().rank() == 0) EC_LOG(warning, "text ends at the model's {} positions", end);
-  KeyValueCache cache = empty_cache(model.architecture(), model.weights().units.front()->zero(), end);
+  KeyValueCache cache = empty_cache(model.architecture(), model.weights().units.front()->zero(), end + model.extra_positions());
   Seed seed = Seed(options.seed).with("generate");
   std::vector<int64_t> ids = prompt, fresh = prompt;
   while (static_cast<int64_t>(ids.size()) < end) {
     Batch batch{.tensors = {{"input_ids", at::tensor(fresh, at::kLong).view({1, -1})}}, .samples = {0}};
-    Pass pass = model.pass(batch, seed, /*training=*/false);
-    pass.cache = &cache;
-    pass.past = static_cast<int64_t>(ids.size() - fresh.size());
+    Pass pass = model.pass(batch, seed, /*training=*/false, &cache, static_cast<int64_t>(ids.size() - fresh.size()));
     at::Tensor logits = model.forward(batch, pass).logits.select(0, 0).select(0, -1);
     int64_t token = choose(logits, options.temperature, options.top_p, seed.uniform(ids.size()));
     fresh = {agreed(token, mesh.world())};

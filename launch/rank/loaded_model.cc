@@ -22,6 +22,7 @@ LoadedModel::LoadedModel(ModelSource given, const Group& world, const Recipe& la
       mesh(world, {.dp = layout.mesh().dp(), .tp = layout.mesh().tp()}),
       zero(mesh, zero_options(layout)),
       model(divisible(source, mesh), zero) {
+  model.allocate();
   load_weights(model, source, Seed(0));
 }
 

@@ -91,7 +91,7 @@ class FolderWriter {
     try {
       on_every_rank(world_, folder_, [this] { open_files(); });
       model_.weights().visit_whole(
-          [](Unit& unit) { return unit.master(); },
+          [](FlatShard& shard) { return shard.master(); },
           [this](const Parameter& parameter, const at::Tensor& whole) { visit(parameter, whole); });
       on_every_rank(world_, folder_, [this] { finish_files(); });
       on_every_rank(world_, folder_, [this] { commit(); });

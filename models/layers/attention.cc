@@ -128,15 +128,15 @@ at::Tensor Attention::heads(const Linear& projection, const at::Tensor& rows, co
 at::Tensor Attention::operator()(const at::Tensor& rows, const Pass& pass) const {
   at::Tensor q = heads(query_, rows, pass), k = heads(key_, rows, pass), v = heads(value_, rows, pass);
   if (architecture_.positions == Positions::rotary) {
-    q = rotate(q, pass.past, architecture_);
-    k = rotate(k, pass.past, architecture_);
+    q = rotate(q, pass.first_position(), architecture_);
+    k = rotate(k, pass.first_position(), architecture_);
   }
+  if (!pass.cache || pass.past == 0) put_extras_in_front(k, v, pass);
   if (pass.cache) remember(k, v, pass);
   AttentionOptions options{.causal = architecture_.causal,
                            .scale = 1.0 / std::sqrt(static_cast<double>(architecture_.head_width)),
-                           .past = pass.past,
-                           .key_mask = pass.cache ? pass.cache->attention_mask : pass.attention_mask};
-  if (options.key_mask.defined()) options.key_mask = options.key_mask.narrow(1, 0, k.size(2));
+                           .past = pass.first_position(),
+                           .key_mask = key_mask(pass, k.size(2))};
   if (pass.training && architecture_.attention_dropout > 0) {
     options.dropout = architecture_.attention_dropout;
     options.row_keys = dropout_keys(pass, q.size(1));
@@ -147,10 +147,26 @@ at::Tensor Attention::operator()(const at::Tensor& rows, const Pass& pass) const
 
 void Attention::remember(at::Tensor& keys, at::Tensor& values, const Pass& pass) const {
   at::Tensor layer = pass.cache->memory[layer_];
-  layer[0].narrow(2, pass.past, pass.length).copy_(keys);
-  layer[1].narrow(2, pass.past, pass.length).copy_(values);
-  keys = layer[0].narrow(2, 0, pass.past + pass.length);
-  values = layer[1].narrow(2, 0, pass.past + pass.length);
+  int64_t end = pass.first_position() + pass.length, first = end - keys.size(2);
+  layer[0].narrow(2, first, keys.size(2)).copy_(keys);
+  layer[1].narrow(2, first, keys.size(2)).copy_(values);
+  keys = layer[0].narrow(2, 0, end);
+  values = layer[1].narrow(2, 0, end);
+}
+
+void Attention::put_extras_in_front(at::Tensor& keys, at::Tensor& values, const Pass& pass) const {
+  for (const ExtraKeysValues* extra : extras_) {
+    auto [k, v] = extra->keys_values();
+    keys = at::cat({k.unsqueeze(0).expand({pass.batch, -1, -1, -1}), keys}, 2);
+    values = at::cat({v.unsqueeze(0).expand({pass.batch, -1, -1, -1}), values}, 2);
+  }
+}
+
+at::Tensor Attention::key_mask(const Pass& pass, int64_t keys) const {
+  at::Tensor mask = pass.cache ? pass.cache->attention_mask : pass.attention_mask;
+  if (!mask.defined()) return mask;
+  mask = mask.narrow(1, 0, keys - pass.extra_keys);
+  return pass.extra_keys == 0 ? mask : at::cat({at::ones({mask.size(0), pass.extra_keys}, mask.options()), mask}, 1);
 }
 
 std::vector<uint64_t> Attention::dropout_keys(const Pass& pass, int64_t local_heads) const {

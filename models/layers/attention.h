@@ -11,7 +11,7 @@
 
 namespace echelon {
 
-/// Keys and values of all layers for the tokens generated so far, in one buffer. [layers, 2, B, kv_heads / tp, positions, head]
+/// Keys and values of all layers for the tokens generated so far, extra ones in front, in one buffer. [layers, 2, B, kv_heads / tp, positions, head]
 struct KeyValueCache {
   at::Tensor memory;
   at::Tensor attention_mask;    ///< [B, positions], 0: padding of a prompt; undefined: none
@@ -40,8 +40,14 @@ class Attention {
   /// rows [B * T, D] whole on every rank; the result is this rank's rows [ceil(B * T / tp), D].
   at::Tensor operator()(const at::Tensor& rows, const Pass& pass) const;
 
+  std::vector<Linear*> linears() { return {&query_, &key_, &value_, &output_}; }
+  /// `extra` must outlive this; their tokens together are Pass::extra_keys.
+  void attach(const ExtraKeysValues& extra) { extras_.push_back(&extra); }
+
  private:
   at::Tensor heads(const Linear& projection, const at::Tensor& rows, const Pass& pass) const;
+  void put_extras_in_front(at::Tensor& keys, at::Tensor& values, const Pass& pass) const;
+  at::Tensor key_mask(const Pass& pass, int64_t keys) const;
   void remember(at::Tensor& keys, at::Tensor& values, const Pass& pass) const;
   std::vector<uint64_t> dropout_keys(const Pass& pass, int64_t local_heads) const;
 
@@ -49,6 +55,7 @@ class Attention {
   std::string name_;
   int64_t layer_;
   Linear query_, key_, value_, output_;
+  std::vector<const ExtraKeysValues*> extras_;
 };
 
 }  // namespace echelon

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -18,11 +19,26 @@ class Block {
   /// rows: this rank's rows [ceil(B * T / tp), D]; so is the result.
   at::Tensor operator()(const at::Tensor& rows, const Pass& pass) const;
 
+  const std::string& name() const { return name_; }
+  Unit& unit() const { return unit_; }
+  Attention& attention() { return attention_; }
+  FeedForward& feed_forward() { return feed_forward_; }
+  /// `branch` must outlive this.
+  void attach_after_attention(const Branch& branch) { attention_branches_.push_back(&branch); }
+  void attach_after_feed_forward(const Branch& branch) { feed_forward_branches_.push_back(&branch); }
+
  private:
+  using Branches = std::vector<const Branch*>;
+
+  /// What the residual stream gets of a sublayer: `result` of its `input`, behind dropout and branches.
+  at::Tensor added(const at::Tensor& input, const at::Tensor& result, const Branches& branches, const Pass& pass,
+                   const char* site) const;
   at::Tensor whole(const at::Tensor& rows, const Pass& pass, const char* site) const;
 
   const Architecture& architecture_;
   std::string name_;
+  Unit& unit_;
+  Branches attention_branches_, feed_forward_branches_;
   NormLayer attention_norm_;
   Attention attention_;
   NormLayer feed_forward_norm_;

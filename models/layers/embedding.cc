@@ -38,8 +38,8 @@ struct Lookup : torch::autograd::Function<Lookup> {
     at::Tensor gradient = gradients[0];
     auto mute = context->saved_data.find("mute");
     if (mute != context->saved_data.end()) gradient = gradient.masked_fill(mute->second.toTensor().unsqueeze(1), 0);
-    if (weight->local().sizes[0] > 0) {
-      at::Tensor wide = at::zeros(weight->local().sizes, gradient.options().dtype(weight->unit().zero().options.master));
+    if (weight->trained() && weight->local().sizes[0] > 0) {
+      at::Tensor wide = at::zeros(weight->local().sizes, gradient.options().dtype(weight->shard().zero().options.master));
       weight->add_gradient(wide.index_add_(0, context->saved_data["ids"].toTensor(), gradient.to(wide.scalar_type())));
     }
     return {at::zeros({}, gradient.options()), {}, {}, {}};
@@ -57,18 +57,23 @@ at::Tensor held(const at::Tensor& ids, const Pass& pass) {
 
 Embedding::Embedding(Unit& unit, const std::string& name, int64_t rows, int64_t width, double standard_deviation, bool split,
                      int64_t padding_id)
-    : split_(split),
+    : name_(name),
+      unit_(unit),
+      split_(split),
       padding_id_(padding_id),
       weight_(&unit.add(name + ".weight",
                         split ? Layout::sharded({rows, width}, 0, "tp") : Layout::replicated({rows, width}),
                         {.standard_deviation = standard_deviation})) {}
 
+at::Tensor look_up(const at::Tensor& ids, const at::Tensor& entered, const Parameter& table, int64_t padding_id) {
+  return Lookup::apply(entered, ids, reinterpret_cast<int64_t>(&table), padding_id);
+}
+
 at::Tensor Embedding::operator()(const at::Tensor& ids, const at::Tensor& entered, const Pass& pass) const {
-  auto look_up = [&](const at::Tensor& which) {
-    return Lookup::apply(entered, which, reinterpret_cast<int64_t>(weight_), padding_id_);
-  };
-  if (!split_) return look_up(held(ids, pass));
-  return reduce_scatter_rows(look_up(ids), pass.mesh.tp(), weight_->name());
+  at::Tensor which = split_ ? ids : held(ids, pass);
+  at::Tensor rows = look_up(which, entered, *weight_, padding_id_);
+  for (const EmbeddingReparam* reparam : reparams_) rows = reparam->output(which, entered, rows);
+  return split_ ? reduce_scatter_rows(rows, pass.mesh.tp(), weight_->name()) : rows;
 }
 
 }  // namespace echelon

@@ -38,6 +38,11 @@ FeedForward::FeedForward(Unit& unit, const std::string& name, const Architecture
       up_(unit, name + ".up", a.width, a.feed_forward, column(a)),
       down_(unit, name + ".down", a.feed_forward, a.width, row(a)) {}
 
+std::vector<Linear*> FeedForward::linears() {
+  if (!gate_) return {&up_, &down_};
+  return {&*gate_, &up_, &down_};
+}
+
 at::Tensor FeedForward::operator()(const at::Tensor& rows, const Pass& pass) const {
   if (!gate_) return down_(activate(up_(rows, pass), activation_), pass);
   return down_(activate((*gate_)(rows, pass), activation_) * up_(rows, pass), pass);

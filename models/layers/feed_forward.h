@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -19,6 +20,8 @@ class FeedForward {
   FeedForward(Unit& unit, const std::string& name, const Architecture& architecture);
   /// rows [B * T, D] whole on every rank; the result is this rank's rows.
   at::Tensor operator()(const at::Tensor& rows, const Pass& pass) const;
+
+  std::vector<Linear*> linears();
 
  private:
   Activation activation_;

@@ -24,19 +24,18 @@ void add_weight_gradient(const Parameter& weight, const at::Tensor& gradient, co
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, int64_t weight_id, int64_t bias_id) {
-    context->save_for_backward({x});
-    context->saved_data["weight"] = weight_id;
-    context->saved_data["bias"] = bias_id;
     const auto* weight = reinterpret_cast<const Parameter*>(weight_id);
     const auto* bias = reinterpret_cast<const Parameter*>(bias_id);
+    if (weight->trained()) context->save_for_backward({x});
+    context->saved_data["weight"] = weight_id;
+    context->saved_data["bias"] = bias_id;
     return bias ? at::addmm(bias->value(), x, weight->value().t()) : at::mm(x, weight->value().t());
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto* weight = reinterpret_cast<const Parameter*>(context->saved_data["weight"].toInt());
     const auto* bias = reinterpret_cast<const Parameter*>(context->saved_data["bias"].toInt());
-    at::Tensor x = context->get_saved_variables()[0];
-    add_weight_gradient(*weight, gradients[0], x);
-    if (bias) bias->add_gradient(gradients[0].sum(0));
+    if (weight->trained()) add_weight_gradient(*weight, gradients[0], context->get_saved_variables()[0]);
+    if (bias && bias->trained()) bias->add_gradient(gradients[0].sum(0));
     return {context->needs_input_grad(0) ? at::mm(gradients[0], weight->value()) : at::Tensor(), {}, {}};
   }
 };
@@ -53,7 +52,9 @@ at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter*
 }
 
 Linear::Linear(Unit& unit, const std::string& name, int64_t inputs, int64_t outputs, const Options& options)
-    : split_(options.split),
+    : name_(name),
+      unit_(unit),
+      split_(options.split),
       weight_(&unit.add(name + ".weight", weight_layout(options.split, inputs, outputs),
                         {.standard_deviation = options.standard_deviation})) {
   if (!options.bias) return;
@@ -63,9 +64,16 @@ Linear::Linear(Unit& unit, const std::string& name, int64_t inputs, int64_t outp
 
 at::Tensor Linear::operator()(const at::Tensor& x, const Pass& pass) const {
   const Group& tp = pass.mesh.tp();
-  if (split_ != Split::row || tp.size() == 1) return linear(x, *weight_, bias_);
-  at::Tensor y = reduce_scatter_rows(linear(x, *weight_, nullptr), tp, weight_->name());
-  return bias_ ? y + bias_->use() : y;
+  bool sums = split_ == Split::row && tp.size() > 1;
+  if (reparams_.empty() && !sums) return linear(x, *weight_, bias_);
+  at::Tensor in = x;
+  for (const Reparam* reparam : reparams_) in = reparam->input(in, pass);
+  at::Tensor y = linear(in, *weight_, nullptr);
+  for (const Reparam* reparam : reparams_) y = reparam->product(in, y, pass);
+  if (sums) y = reduce_scatter_rows(y, tp, weight_->name());
+  if (bias_) y = y + bias_->use();
+  for (const Reparam* reparam : reparams_) y = reparam->output(y, pass);
+  return y;
 }
 
 }  // namespace echelon

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
-#include "models/layers/pass.h"
+#include "models/layers/slots.h"
 #include "sharding/unit.h"
 
 namespace echelon {
@@ -31,11 +32,20 @@ class Linear {
   /// x [N, in or in / tp]. Column and none: [N, out or out / tp]. Row: this rank's rows of the sum, [ceil(N / tp), out].
   at::Tensor operator()(const at::Tensor& x, const Pass& pass) const;
 
+  /// "layers.3.attention.query"
+  const std::string& name() const { return name_; }
+  Unit& unit() const { return unit_; }
+  Split split() const { return split_; }
   const Parameter& weight() const { return *weight_; }
   const Parameter* bias() const { return bias_; }
+  /// `reparam` must outlive this.
+  void attach(const Reparam& reparam) { reparams_.push_back(&reparam); }
 
  private:
+  std::string name_;
+  Unit& unit_;
   Split split_;
+  std::vector<const Reparam*> reparams_;
   Parameter* weight_;
   Parameter* bias_ = nullptr;
 };

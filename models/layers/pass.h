@@ -24,15 +24,25 @@ struct Pass {
   bool training = false;              ///< dropout on
   Seed seed{0};                       ///< of (run, step)
   KeyValueCache* cache = nullptr;     ///< generation: keys and values of earlier tokens
-  int64_t past = 0;                   ///< tokens in the cache
+  int64_t past = 0;                   ///< tokens in the cache, extra keys left out
+  int64_t extra_tokens = 0;           ///< of `length`, those that an adapter puts in front of every sequence
+  int64_t extra_keys = 0;             ///< keys and values that an adapter puts in front of every sequence
 
   int64_t rows() const { return batch * length; }
   /// First row that this tensor parallel rank holds, and how many (padding rows at the end included).
   int64_t first_row() const { return rows_held() * mesh.tp().rank(); }
   int64_t rows_held() const { return (rows() + mesh.tp().size() - 1) / mesh.tp().size(); }
 
+  /// Position of the batch's first token in its sequence.
+  int64_t first_position() const { return extra_keys + past; }
+
   /// Dropout of hidden rows held by this rank, keyed by (step, sample, site, position, feature). Identity in evaluation.
   at::Tensor dropout(const at::Tensor& rows, double rate, std::string_view site) const;
+  /// The same for rows [B * T, …] that every rank holds, of whose features this rank's begin at `first_column`.
+  at::Tensor dropout_whole(const at::Tensor& rows, double rate, std::string_view site, int64_t first_column) const;
+
+ private:
+  at::Tensor dropout_keys(int64_t first_row, int64_t count, std::string_view site) const;
 };
 
 }  // namespace echelon

@@ -104,9 +104,10 @@ void load_state(Trainer& trainer, CheckpointReader& reader) {
         .expected(fmt::format("{}", fmt::join(reader.optimizer_state(), ", ")));
   }
   for (Owned& owned : trainer.owned()) {
-    for (const std::string& name : names) owned.unit->read_owned(owned.state.at(name), reader, state_prefix(name));
+    for (const std::string& name : names) owned.shard->read_owned(owned.state.at(name), reader, state_prefix(name));
   }
-  trainer.model().weights().load(reader);
+  for (Owned& owned : trainer.owned()) owned.shard->read_owned(owned.shard->master(), reader, "");
+  trainer.model().weights().publish();
 }
 
 bool is_checkpoint(const std::string& folder) { return exists(join_path(folder, "manifest.json")); }

@@ -20,7 +20,7 @@ struct Quantity {
 };
 
 std::vector<Quantity> quantities(const Trainer& trainer) {
-  std::vector<Quantity> all{{"", [](Owned& owned) { return owned.unit->master(); }}};
+  std::vector<Quantity> all{{"", [](Owned& owned) { return owned.shard->master(); }}};
   for (const std::string& name : trainer.optimizer().state_names()) {
     all.push_back({state_prefix(name), [name](Owned& owned) { return owned.state.at(name); }});
   }
@@ -38,7 +38,7 @@ Plan plan(Trainer& trainer, const std::vector<Quantity>& all) {
   Plan plan;
   bool wide = trainer.zero().options.master == at::kDouble;
   for (const Owned& owned : trainer.owned()) {
-    for (const Unit::Rows& rows : owned.unit->rows_to_save()) {
+    for (const FlatShard::Rows& rows : owned.shard->rows_to_save()) {
       for (const Quantity& quantity : all) {
         std::string name = quantity.prefix + rows.parameter->name();
         plan.tensors.push_back({name, wide ? DType::F64 : DType::F32, rows.slice.sizes, 0, 0});
@@ -53,9 +53,9 @@ Plan plan(Trainer& trainer, const std::vector<Quantity>& all) {
 void write_rows(Trainer& trainer, const std::vector<Quantity>& all, SafetensorsWriter* writer) {
   for (Owned& owned : trainer.owned()) {
     for (const Quantity& quantity : all) {
-      at::Tensor whole = owned.unit->whole(quantity.owned(owned));
+      at::Tensor whole = owned.shard->whole(quantity.owned(owned));
       if (!writer) continue;
-      for (const Unit::Rows& rows : owned.unit->rows_to_save()) {
+      for (const FlatShard::Rows& rows : owned.shard->rows_to_save()) {
         at::Tensor values = rows.values(whole).contiguous().cpu();
         writer->write(quantity.prefix + rows.parameter->name(), values.const_data_ptr(), values.nbytes());
       }

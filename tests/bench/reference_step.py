@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -156,9 +157,20 @@ def run_peer(folder, ranks, options):
                 env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             )
         )
-    outputs = [finish(process, "peer.py") for process in processes]
+    outputs = finish_all(processes, "peer.py")
     result = json.loads(outputs[0].strip().splitlines()[-1])
     return result["losses"], result["seconds"]
+
+
+def finish_all(processes, name):
+    """A rank that dies leaves its peers waiting for it: the first that fails ends them all."""
+    while any(process.poll() is None for process in processes) and not any(process.poll() for process in processes):
+        time.sleep(0.1)
+    failed = [process for process in processes if process.poll()]
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+    return [finish(process, name) for process in failed or processes]
 
 
 def finish(process, name):

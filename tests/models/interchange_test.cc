@@ -83,6 +83,7 @@ void write(const Group& world, const std::string& folder, const Json& config, Me
   Mesh mesh(world, shape);
   Zero zero(mesh, {});
   Model model(source.architecture, zero);
+  model.allocate();
   Distinct values(source.architecture);
   model.weights().load(values);
   write_model_folder(folder, model, source.config, options);
@@ -156,6 +157,7 @@ TEST_F(Interchange, ListsTheTensorsThatTheModelDeclares) {
     Mesh mesh(session.world(), {});
     Zero zero(mesh, {});
     Model model(source.architecture, zero);
+    model.allocate();
     std::vector<NamedShape> listed = tensors_of(source.architecture);
     auto declared = model.weights().parameters();
     ASSERT_EQ(listed.size(), declared.size()) << config;
@@ -210,9 +212,10 @@ TEST_F(Interchange, RanksReadTheirSlicesOfAFolder) {
       Mesh mesh(world, {.dp = 2, .tp = 2});
       Zero zero(mesh, {});
       Model model(source.architecture, zero);
+      model.allocate();
       load_weights(model, source, Seed(0));
       Distinct expected(source.architecture);
-      model.weights().visit_whole([](Unit& unit) { return unit.master(); },
+      model.weights().visit_whole([](FlatShard& shard) { return shard.master(); },
                                   [&](const Parameter& parameter, const at::Tensor& whole) {
                                     at::Tensor values =
                                         expected.read(parameter.name(), Slice::whole(parameter.layout().sizes));
@@ -289,8 +292,9 @@ TEST_F(Interchange, ANewHeadIsDrawnAndSaid) {
   Mesh mesh(session.world(), {});
   Zero zero(mesh, {});
   Model model(source.architecture, zero);
+  model.allocate();
   load_weights(model, source, Seed(3));
-  model.weights().visit_whole([](Unit& unit) { return unit.master(); },
+  model.weights().visit_whole([](FlatShard& shard) { return shard.master(); },
                               [&](const Parameter& parameter, const at::Tensor& whole) {
                                 if (parameter.name() == "head.norm.weight") {
                                   EXPECT_TRUE(at::equal(whole, at::ones({12})));
@@ -391,7 +395,8 @@ TEST_F(Interchange, ValuesBeyondFloat16AreNotWrittenAsInfinity) {
   Mesh mesh(session.world(), {});
   Zero zero(mesh, {});
   Model model(source.architecture, zero);
-  for (const auto& unit : model.weights().units) unit->master().fill_(1e6);
+  model.allocate();
+  for (FlatShard* shard : model.weights().shards()) shard->master().fill_(1e6);
   EXPECT_THAT(sentence_of([&] { write_model_folder(path("half"), model, source.config, {.dtype = at::kHalf}); }),
               HasSubstr("beyond float16"));
   EXPECT_FALSE(exists(path("half")));

@@ -23,21 +23,22 @@ std::unique_ptr<Optimizer> optimizer(const Options& options) {
 
 /// A Unit with a matrix (decays) and a bias (does not), in float64.
 struct Fixture {
-  Fixture() : session(Session::alone()), mesh(session.world(), {}), zero(mesh, {.stage = 0, .values = at::kDouble, .master = at::kDouble}), unit("unit", zero) {
+  Fixture() : session(Session::alone()), mesh(session.world(), {}), zero(mesh, {.stage = 0, .values = at::kDouble, .master = at::kDouble}), unit("unit", zero), shard(unit.trained()) {
     unit.add("matrix", Layout::replicated({5, 3}), {});
     unit.add("bias", Layout::replicated({5}), {});
     unit.allocate();
-    unit.master().copy_(at::linspace(-1, 1, unit.elements(), at::kDouble));
-    unit.gradient().copy_(at::linspace(2, -3, unit.elements(), at::kDouble));
+    shard.master().copy_(at::linspace(-1, 1, shard.elements(), at::kDouble));
+    shard.gradient().copy_(at::linspace(2, -3, shard.elements(), at::kDouble));
   }
   at::Tensor part(const at::Tensor& flat, size_t index) const {
-    const Segment& segment = unit.segments()[index];
+    const Segment& segment = shard.segments()[index];
     return flat.narrow(0, segment.offset, segment.length);
   }
   Session session;
   Mesh mesh;
   Zero zero;
   Unit unit;
+  FlatShard& shard;
 };
 
 TEST(AdamW, FollowsItsFormulaAndDecaysMatricesOnly) {
@@ -45,8 +46,8 @@ TEST(AdamW, FollowsItsFormulaAndDecaysMatricesOnly) {
   AdamW options;
   options.set_weight_decay(0.1);
   auto adamw = optimizer(options);
-  Owned owned = own(f.unit, *adamw, std::vector<GroupRule>(2));
-  at::Tensor w = f.unit.master().clone(), g = f.unit.gradient().clone() * 0.5;
+  Owned owned = own(f.shard, *adamw, std::vector<GroupRule>(2));
+  at::Tensor w = f.shard.master().clone(), g = f.shard.gradient().clone() * 0.5;
   at::Tensor m = at::zeros_like(w), v = at::zeros_like(w);
   for (int64_t step = 1; step <= 3; ++step) {
     adamw->step(owned, {.step = step, .learning_rate = 0.01, .gradient_scale = 0.5});
@@ -56,18 +57,18 @@ TEST(AdamW, FollowsItsFormulaAndDecaysMatricesOnly) {
     f.part(w, 0).mul_(1 - 0.01 * 0.1);
     w = w - 0.01 * direction;
   }
-  for (size_t i : {0, 1}) EXPECT_TRUE(at::allclose(f.part(f.unit.master(), i), f.part(w, i), 1e-12, 1e-14)) << i;
+  for (size_t i : {0, 1}) EXPECT_TRUE(at::allclose(f.part(f.shard.master(), i), f.part(w, i), 1e-12, 1e-14)) << i;
 }
 
 TEST(AdamW, ParameterGroupsChangeRateAndDecay) {
   Fixture f;
   auto adamw = optimizer(AdamW());
-  at::Tensor before = f.unit.master().clone();
-  Owned owned = own(f.unit, *adamw, {{.learning_rate_factor = 0}, {.learning_rate_factor = 1, .weight_decay = 0.5}});
-  f.unit.gradient().zero_();
+  at::Tensor before = f.shard.master().clone();
+  Owned owned = own(f.shard, *adamw, {{.learning_rate_factor = 0}, {.learning_rate_factor = 1, .weight_decay = 0.5}});
+  f.shard.gradient().zero_();
   adamw->step(owned, {.step = 1, .learning_rate = 0.1});
-  EXPECT_TRUE(at::equal(f.part(f.unit.master(), 0), f.part(before, 0)));
-  EXPECT_TRUE(at::allclose(f.part(f.unit.master(), 1), f.part(before, 1) * 0.95, 1e-12, 1e-14));
+  EXPECT_TRUE(at::equal(f.part(f.shard.master(), 0), f.part(before, 0)));
+  EXPECT_TRUE(at::allclose(f.part(f.shard.master(), 1), f.part(before, 1) * 0.95, 1e-12, 1e-14));
 }
 
 TEST(Sgd, WithMomentumFollowsItsFormula) {
@@ -77,14 +78,14 @@ TEST(Sgd, WithMomentumFollowsItsFormula) {
     options.set_momentum(0.9);
     options.set_nesterov(nesterov);
     auto sgd = optimizer(options);
-    Owned owned = own(f.unit, *sgd, std::vector<GroupRule>(2));
-    at::Tensor w = f.unit.master().clone(), g = f.unit.gradient().clone(), u = at::zeros_like(w);
+    Owned owned = own(f.shard, *sgd, std::vector<GroupRule>(2));
+    at::Tensor w = f.shard.master().clone(), g = f.shard.gradient().clone(), u = at::zeros_like(w);
     for (int64_t step = 1; step <= 3; ++step) {
       sgd->step(owned, {.step = step, .learning_rate = 0.1});
       u = 0.9 * u + g;
       w = w - 0.1 * (nesterov ? g + 0.9 * u : u);
     }
-    for (size_t i : {0, 1}) EXPECT_TRUE(at::allclose(f.part(f.unit.master(), i), f.part(w, i), 1e-12, 1e-14));
+    for (size_t i : {0, 1}) EXPECT_TRUE(at::allclose(f.part(f.shard.master(), i), f.part(w, i), 1e-12, 1e-14));
   }
 }
 

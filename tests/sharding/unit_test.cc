@@ -30,7 +30,7 @@ struct Toy {
     return unit().leave(at::addmm(bias->use(), entered, matrix->use().t()));
   }
 
-  std::map<std::string, at::Tensor> whole(const std::function<at::Tensor(Unit&)>& owned) {
+  std::map<std::string, at::Tensor> whole(const std::function<at::Tensor(FlatShard&)>& owned) {
     std::map<std::string, at::Tensor> all;
     weights.visit_whole(owned, [&](const Parameter& p, const at::Tensor& value) { all[p.name()] = value.clone(); });
     return all;
@@ -63,13 +63,13 @@ TEST_P(UnitAtStage, GradientsOverMicroStepsAreThoseOfOneRank) {
   run_thread_ranks(ranks, [&, stage = stage](const Group& world) {
     Mesh mesh(world, {});
     Toy toy(mesh, stage);
-    toy.unit().forget_gradients();
+    toy.unit().trained().forget_gradients();
     for (int micro = 0; micro < 2; ++micro) {
       toy.zero.first_micro_step = micro == 0;
       toy.zero.last_micro_step = micro == 1;
       toy.forward(input_of(2 * world.rank() + micro)).square().sum().backward();
     }
-    for (const auto& [name, gradient] : toy.whole([](Unit& unit) { return unit.gradient(); })) {
+    for (const auto& [name, gradient] : toy.whole([](FlatShard& shard) { return shard.gradient(); })) {
       EXPECT_TRUE(at::allclose(gradient, expected.at(name), 1e-12, 1e-12)) << name << " on rank " << world.rank();
     }
   });
@@ -83,7 +83,7 @@ TEST_P(UnitAtStage, PublishedMastersAreTheNextForward) {
     at::Tensor x = input_of(0);
     at::Tensor before = toy.forward(x).detach().clone();
     world.barrier({.name = "all have read"});
-    toy.unit().master().mul_(2);
+    toy.unit().trained().master().mul_(2);
     toy.weights.publish();
     EXPECT_TRUE(at::allclose(toy.forward(x), before * 2)) << "rank " << world.rank();
   });
@@ -96,7 +96,7 @@ TEST_P(UnitAtStage, EveryRowIsSavedByExactlyOneRank) {
   run_thread_ranks(ranks, [&, stage = stage](const Group& world) {
     Mesh mesh(world, {});
     Toy toy(mesh, stage);
-    for (const Unit::Rows& rows : toy.unit().rows_to_save()) {
+    for (const FlatShard::Rows& rows : toy.unit().trained().rows_to_save()) {
       std::lock_guard lock(mutex);
       int64_t start = rows.slice.offsets[0] + (rows.parameter->name() == "bias" ? kRows : 0);
       counts.narrow(0, start, rows.slice.sizes[0]).add_(1);
@@ -123,10 +123,10 @@ TEST(Unit, WithBfloat16ValuesKeepsGradientsAndMastersInFloat32) {
   run_thread_ranks(2, [](const Group& world) {
     Mesh mesh(world, {});
     Toy toy(mesh, 3, at::kBFloat16, at::kFloat);
-    EXPECT_EQ(toy.unit().master().scalar_type(), at::kFloat);
+    EXPECT_EQ(toy.unit().trained().master().scalar_type(), at::kFloat);
     toy.forward(input_of(world.rank()).to(at::kBFloat16)).sum().backward();
-    EXPECT_EQ(toy.unit().gradient().scalar_type(), at::kFloat);
-    auto gradients = toy.whole([](Unit& unit) { return unit.gradient(); });
+    EXPECT_EQ(toy.unit().trained().gradient().scalar_type(), at::kFloat);
+    auto gradients = toy.whole([](FlatShard& shard) { return shard.gradient(); });
     EXPECT_TRUE(at::allclose(gradients.at("bias"), at::full({kRows}, 8.0f)));   // four rows on each of two ranks
   });
 }
@@ -138,7 +138,7 @@ TEST(Unit, RecomputedGivesTheSameGradients) {
     Toy toy(mesh, 3);
     auto body = [&](const at::Tensor& x) { return at::addmm(toy.bias->use(), x, toy.matrix->use().t()); };
     toy.unit().recompute(body, input_of(world.rank())).square().sum().backward();
-    for (const auto& [name, gradient] : toy.whole([](Unit& unit) { return unit.gradient(); })) {
+    for (const auto& [name, gradient] : toy.whole([](FlatShard& shard) { return shard.gradient(); })) {
       EXPECT_TRUE(at::allclose(gradient, expected.at(name), 1e-12, 1e-12)) << name;
     }
   });

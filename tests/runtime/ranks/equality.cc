@@ -23,7 +23,7 @@ struct Trace {
   std::map<std::string, at::Tensor> weights, gradients;   // gradients of the last step
 };
 
-std::map<std::string, at::Tensor> whole(Trainer& trainer, const std::function<at::Tensor(Unit&)>& owned) {
+std::map<std::string, at::Tensor> whole(Trainer& trainer, const std::function<at::Tensor(FlatShard&)>& owned) {
   std::map<std::string, at::Tensor> all;
   trainer.model().weights().visit_whole(owned, [&](const Parameter& p, const at::Tensor& value) { all[p.name()] = value.clone(); });
   return all;
@@ -38,8 +38,8 @@ Trace train(const Recipe& recipe, const Group& world, MeshShape shape, int64_t s
     trace.losses.push_back(report.loss);
     trace.norms.push_back(report.gradient_norm);
   }
-  trace.weights = whole(trainer, [](Unit& unit) { return unit.master(); });
-  trace.gradients = whole(trainer, [](Unit& unit) { return unit.gradient(); });
+  trace.weights = whole(trainer, [](FlatShard& shard) { return shard.master(); });
+  trace.gradients = whole(trainer, [](FlatShard& shard) { return shard.gradient(); });
   return trace;
 }
 

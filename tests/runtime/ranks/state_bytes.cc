@@ -65,14 +65,15 @@ double counted_bytes_per_parameter(const Mesh& mesh, ZeroOptions options) {
   int64_t heap = live_bytes, windows = window_bytes();
   Zero zero(mesh, options);
   Model model(architecture(), zero);
+  model.allocate();
   Registry registry;
   register_builtin_methods(registry);
   google::protobuf::Any adamw;
   adamw.PackFrom(AdamW());
   auto optimizer = registry.make<Optimizer>(adamw, {});
   std::vector<Owned> owned;
-  for (const auto& unit : model.weights().units) {
-    owned.push_back(own(*unit, *optimizer, std::vector<GroupRule>(unit->segments().size())));
+  for (FlatShard* shard : model.weights().trained()) {
+    owned.push_back(own(*shard, *optimizer, std::vector<GroupRule>(shard->segments().size())));
   }
   double own_windows = static_cast<double>(window_bytes() - windows) / mesh.dp().size();
   return (static_cast<double>(live_bytes - heap) + own_windows) / static_cast<double>(model.weights().elements());
