@@ -90,8 +90,9 @@ def main():
         seconds.append(time.perf_counter() - begin)
         losses.append(float(loss) / options.ranks)
     if options.rank == 0:
-        print(json.dumps({"losses": losses, "seconds": seconds}))
+        print(json.dumps({"losses": losses, "seconds": seconds}), flush=True)
     if options.ranks > 1:
+        dist.barrier()  # a rank that leaves first can leave the others waiting for it
         dist.destroy_process_group()
 
 
