@@ -75,10 +75,22 @@ void check_model(const Architecture& architecture, const Objective& objective, c
         .remedy("use CausalLm with gpt2 and llama, MaskedLm with bert");
   }
   if (!architecture.head) throw Error::recipe("model", "it has no head over the vocabulary to train");
-  if (source.length() > architecture.max_positions) {
-    throw Error::recipe("data.train.sequence_length", fmt::format("{} tokens", source.length()))
-        .expected(fmt::format("at most the model's {} positions", architecture.max_positions));
-  }
+}
+
+std::unique_ptr<AdapterSet> adapter_set(const Recipe& recipe, const ModelSource& source, const Registry& registry) {
+  std::vector<AdapterSource> sources;
+  for (const google::protobuf::Any& options : recipe.adapter()) sources.push_back({.options = options});
+  for (const std::string& folder : recipe.model().adapter()) sources.push_back(adapter_source(folder, registry));
+  for (const google::protobuf::Any& options : source.adapters) sources.push_back({.options = options, .loaded_with_base = true});
+  return std::make_unique<AdapterSet>(registry, family_of(source), std::move(sources),
+                                      std::vector<std::string>(recipe.trainable().begin(), recipe.trainable().end()));
+}
+
+void check_length(const Model& model, const Source& source) {
+  int64_t most = model.architecture().max_positions - model.extra_positions();
+  if (source.length() <= most) return;
+  throw Error::recipe("data.train.sequence_length", fmt::format("{} tokens", source.length()))
+      .expected(fmt::format("at most {}, the model's positions", most));
 }
 
 int64_t sequence_length(const Recipe& recipe) {

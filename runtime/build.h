@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "models/adapter_set.h"
 #include "models/interchange/interchange.h"
 #include "models/objective.h"
 #include "runtime/optimizer.h"
@@ -22,6 +23,12 @@ ModelSource model_source(const Recipe& recipe, const Vocabulary& vocabulary);
 
 /// Refuses a model, an objective and data that do not fit each other: Error::recipe.
 void check_model(const Architecture& architecture, const Objective& objective, const Source& source);
+
+/// The adapters that the recipe names or loads. Errors: Error::recipe, Error::input.
+std::unique_ptr<AdapterSet> adapter_set(const Recipe& recipe, const ModelSource& source, const Registry& registry);
+
+/// Refuses samples that, with what adapters put in front, are longer than the model's positions: Error::recipe.
+void check_length(const Model& model, const Source& source);
 
 /// Tokens of a training sample, as its source's options say; 0 where they do not.
 int64_t sequence_length(const Recipe& recipe);

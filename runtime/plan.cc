@@ -39,11 +39,12 @@ void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps
   int64_t all = shard.extent(plan.dp, plan.tp).elements, part = all / plan.dp;
   int64_t owned = plan.zero >= 1 ? part : all;
   plan.values += (plan.zero >= 3 ? part : all) * n.value_bytes;
+  if (plan.zero >= 3) plan.gathered = std::max(plan.gathered, all * n.value_bytes);
+  if (!shard.trained()) return;
   plan.gradients += (plan.zero >= 2 ? part : all) * n.master_bytes;
   plan.masters += keeps_master ? owned * n.master_bytes : 0;
   plan.state += owned * n.master_bytes * n.state_tensors;
   if (plan.zero >= 2) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
-  if (plan.zero >= 3) plan.gathered = std::max(plan.gathered, all * n.value_bytes);
 }
 
 void add_traffic(Plan& plan, const FlatShard& shard, const Numbers& n) {
@@ -51,9 +52,10 @@ void add_traffic(Plan& plan, const FlatShard& shard, const Numbers& n) {
   // Of all ranks together: each of the tp slices is exchanged by its dp ranks.
   int64_t once = int64_t{plan.tp} * (plan.dp - 1) * extent.elements;
   int64_t reductions = plan.zero == 0 ? 2 : plan.zero == 1 ? 1 : n.micro_steps;
-  int64_t gathers = plan.zero == 0 ? 0 : plan.zero <= 2 ? 1 : 2 * n.micro_steps;
-  plan.sent_gradients += once * n.master_bytes * reductions;
+  int64_t gathers = plan.zero == 0 ? 0 : plan.zero <= 2 ? shard.trained() : 2 * n.micro_steps;
   plan.sent_parameters += once * n.value_bytes * gathers;
+  if (!shard.trained()) return;
+  plan.sent_gradients += once * n.master_bytes * reductions;
   // Partial sums of tensors that are replicated on tp, each by the ranks that own it.
   int64_t owners = plan.zero >= 1 ? 1 : plan.dp;
   plan.sent_gradients += owners * 2 * (plan.tp - 1) * extent.replicated * n.master_bytes;
@@ -77,7 +79,9 @@ Plan plan_of(const Recipe& recipe, int ranks) {
   Session alone = Session::alone();
   Mesh mesh(alone.world(), {});
   Zero zero(mesh, zero_options(recipe));
+  auto adapters = adapter_set(recipe, source, registry);
   Model model(source.architecture, zero);
+  adapters->attach(model);
 
   Plan plan{.parameters = model.weights().elements(), .dp = data_parallel_ranks(recipe, ranks), .tp = recipe.mesh().tp(),
             .zero = recipe.sharding().zero()};

@@ -41,6 +41,8 @@ class RunInFolder {
   void evaluate(Trainer& trainer, Recorder& recorder, int64_t step) const;
   void save(Trainer& trainer, Recorder& recorder, int64_t step) const;
   void finish(Trainer& trainer, Recorder& recorder) const;
+  /// The folder of the result: a model, or an adapter.
+  std::string result() const { return recipe_.adapter_size() + recipe_.model().adapter_size() > 0 ? "adapter" : "export"; }
   std::string path(const std::string& name) const { return join_path(options_.folder, name); }
   bool first() const { return mesh_.world().rank() == 0; }
 
@@ -73,7 +75,7 @@ int RunInFolder::run() {
   });
   Recorder recorder(options_.folder, last_step_, trainer, options_.live_progress);
   if (own) recorder.say(fmt::format("going on from {}", start));
-  if (own && last_step_ >= recipe_.steps() && exists(path("export"))) {
+  if (own && last_step_ >= recipe_.steps() && exists(path(result()))) {
     recorder.say(fmt::format("{} is finished: all {} steps are done", options_.folder, recipe_.steps()));
     return 0;
   }
@@ -145,8 +147,12 @@ void RunInFolder::save(Trainer& trainer, Recorder& recorder, int64_t step) const
 }
 
 void RunInFolder::finish(Trainer& trainer, Recorder& recorder) const {
-  std::string folder = path("export");
-  write_model_folder(folder, trainer.model(), trainer.source().config, {.tokenizer_from = trainer.tokenizer_folder()});
+  std::string folder = path(result());
+  if (trainer.adapters().empty()) {
+    write_model_folder(folder, trainer.model(), trainer.source().config, {.tokenizer_from = trainer.tokenizer_folder()});
+  } else {
+    trainer.adapters().write(folder, trainer.model(), recipe_.model().load());
+  }
   if (first()) recorder.write_report(recipe_text(recipe_));
   recorder.say("exported to " + folder);
 }

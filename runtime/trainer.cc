@@ -42,8 +42,12 @@ void Trainer::build_model() {
   check_tensor_parallel(source_.architecture, mesh_.tp().size());
   zero_ = std::make_unique<Zero>(mesh_, zero_options(recipe_));
   model_ = std::make_unique<Model>(source_.architecture, *zero_, ModelOptions{.recompute = recipe_.sharding().recompute() == FULL});
+  adapters_ = adapter_set(recipe_, source_, registry_);
+  adapters_->attach(*model_);
+  check_length(*model_, train_->source());
   model_->allocate();
   load_weights(*model_, source_, seed_);
+  adapters_->load(*model_);
 }
 
 void Trainer::build_optimizer() {

@@ -10,6 +10,7 @@
 
 #include "cluster/base/registry.h"
 #include "comm/mesh.h"
+#include "models/adapter_set.h"
 #include "models/interchange/interchange.h"
 #include "models/model.h"
 #include "models/objective.h"
@@ -61,6 +62,7 @@ class Trainer {
   const Recipe& recipe() const { return recipe_; }
   const Mesh& mesh() const { return mesh_; }
   Model& model() { return *model_; }
+  const AdapterSet& adapters() const { return *adapters_; }
   Zero& zero() { return *zero_; }
   const ModelSource& source() const { return source_; }
   const Data& train_data() const { return *train_; }
@@ -91,6 +93,7 @@ class Trainer {
   std::string tokenizer_folder_;
   std::unique_ptr<Zero> zero_;
   std::unique_ptr<Objective> objective_;
+  std::unique_ptr<AdapterSet> adapters_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Data> train_, validation_;
   std::unique_ptr<Optimizer> optimizer_;

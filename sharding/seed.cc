@@ -28,9 +28,9 @@ double normal(const Seed& seed, uint64_t index) {
   return radius * std::cos(2.0 * std::numbers::pi * seed.uniform(2 * index + 1));
 }
 
-}  // namespace
-
-at::Tensor keyed_normal(const Seed& seed, const std::vector<int64_t>& global_sizes, const Slice& slice) {
+/// draw(index of the element in the whole tensor) for every element of the slice.
+template <class Draw>
+at::Tensor drawn(const std::vector<int64_t>& global_sizes, const Slice& slice, const Draw& draw) {
   at::Tensor values = at::empty(slice.sizes, at::kDouble);
   if (values.numel() == 0) return values;
   int64_t inner = slice.sizes.empty() ? 1 : slice.sizes.back();
@@ -39,10 +39,20 @@ at::Tensor keyed_normal(const Seed& seed, const std::vector<int64_t>& global_siz
   at::parallel_for(0, rows, 64, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       uint64_t start = global_index(global_sizes, slice, row);
-      for (int64_t i = 0; i < inner; ++i) out[row * inner + i] = normal(seed, start + i);
+      for (int64_t i = 0; i < inner; ++i) out[row * inner + i] = draw(start + i);
     }
   });
   return values;
+}
+
+}  // namespace
+
+at::Tensor keyed_normal(const Seed& seed, const std::vector<int64_t>& global_sizes, const Slice& slice) {
+  return drawn(global_sizes, slice, [&](uint64_t index) { return normal(seed, index); });
+}
+
+at::Tensor keyed_uniform(const Seed& seed, const std::vector<int64_t>& global_sizes, const Slice& slice) {
+  return drawn(global_sizes, slice, [&](uint64_t index) { return seed.uniform(index); });
 }
 
 Permutation::Permutation(const Seed& seed, int64_t size) : seed_(seed), size_(size), half_bits_(1) {

@@ -45,6 +45,9 @@ class Seed {
 /// (row-major) is the same whatever slice it is drawn in.
 at::Tensor keyed_normal(const Seed& seed, const std::vector<int64_t>& global_sizes, const Slice& slice);
 
+/// The same, uniform in [0, 1).
+at::Tensor keyed_uniform(const Seed& seed, const std::vector<int64_t>& global_sizes, const Slice& slice);
+
 /// A permutation of 0 … size - 1 that needs no memory. Source: cycle walking over a Feistel network (Black and Rogaway 2002).
 class Permutation {
  public:

@@ -96,6 +96,23 @@ void Weights::load(TensorReader& reader) {
   publish_all(shards());
 }
 
+void Weights::assign(const std::map<std::string, at::Tensor>& whole) {
+  for (FlatShard* shard : shards()) {
+    for (const Segment& segment : shard->segments()) {
+      auto found = whole.find(segment.parameter->name());
+      if (found == whole.end()) continue;
+      at::Tensor local = found->second;
+      const Slice& slice = segment.parameter->local();
+      for (size_t dim = 0; dim < slice.sizes.size(); ++dim) {
+        local = local.narrow(static_cast<int64_t>(dim), slice.offsets[dim], slice.sizes[dim]);
+      }
+      at::Tensor values = local.reshape({-1}).narrow(0, segment.begin, segment.length);
+      shard->master().narrow(0, segment.offset, segment.length).copy_(values);
+    }
+  }
+  publish_all(shards());
+}
+
 namespace {
 
 /// The whole tensor from the tensor parallel ranks' local slices.
@@ -139,8 +156,11 @@ void Weights::publish_all(const std::vector<FlatShard*>& shards) {
 at::Tensor DrawnTensors::read(const std::string& name, const Slice& slice) {
   const Parameter& parameter = weights_.at(name);
   const Init& init = parameter.init();
-  if (init.standard_deviation == 0) return at::full(slice.sizes, init.constant, at::kDouble);
-  return keyed_normal(seed_.with("init").with(name), parameter.layout().sizes, slice) * init.standard_deviation;
+  Seed seed = seed_.with("init").with(name);
+  const std::vector<int64_t>& sizes = parameter.layout().sizes;
+  if (init.standard_deviation != 0) return keyed_normal(seed, sizes, slice) * init.standard_deviation;
+  if (init.bound != 0) return (keyed_uniform(seed, sizes, slice) * 2 - 1) * init.bound;
+  return at::full(slice.sizes, init.constant, at::kDouble);
 }
 
 }  // namespace echelon

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,8 +19,9 @@ class Unit;
 
 /// How a tensor is drawn when no file holds it.
 struct Init {
-  double constant = 0;         ///< value of every element, when standard_deviation is 0
+  double constant = 0;             ///< value of every element, when it is not drawn
   double standard_deviation = 0;   ///< of a normal distribution with mean 0
+  double bound = 0;                ///< of a uniform distribution in [-bound, bound]
 };
 
 /// One named tensor of a model; its memory belongs to a FlatShard of its Unit.
@@ -66,6 +68,7 @@ class Unit;
 class TensorReader {
  public:
   virtual ~TensorReader() = default;
+  virtual bool has(const std::string& name) const = 0;
   /// The part `slice` of the whole tensor `name`, in any floating dtype. Reads no more than it must.
   virtual at::Tensor read(const std::string& name, const Slice& slice) = 0;
 };
@@ -92,6 +95,8 @@ class Weights {
   std::vector<FlatShard*> shards() const;
   /// Fills every rank's shards from `reader`, and publishes. Collective.
   void load(TensorReader& reader);
+  /// Sets those tensors of which `whole`, the same on every rank, has the values, and publishes. Collective.
+  void assign(const std::map<std::string, at::Tensor>& whole);
   /// Hands every whole tensor of an owned quantity (masters, gradients, a moment: what `owned` picks from a shard) to `visit`
   /// on every rank, one after the other in order, valid during the call; shards for which it is undefined are left out.
   /// Collective.
@@ -104,10 +109,24 @@ class Weights {
   void publish_all(const std::vector<FlatShard*>& shards);
 };
 
+/// What `first` does not have comes from `second`.
+class LayeredTensors : public TensorReader {
+ public:
+  LayeredTensors(TensorReader& first, TensorReader& second) : first_(first), second_(second) {}
+  bool has(const std::string& name) const override { return first_.has(name) || second_.has(name); }
+  at::Tensor read(const std::string& name, const Slice& slice) override {
+    return (first_.has(name) ? first_ : second_).read(name, slice);
+  }
+
+ private:
+  TensorReader &first_, &second_;
+};
+
 /// Draws every tensor from (seed, name, index of the element in the whole tensor).
 class DrawnTensors : public TensorReader {
  public:
   DrawnTensors(const Weights& weights, const Seed& seed) : weights_(weights), seed_(seed) {}
+  bool has(const std::string& name) const override { return true; }
   at::Tensor read(const std::string& name, const Slice& slice) override;
 
  private:

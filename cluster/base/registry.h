@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <typeindex>
+#include <vector>
 
 #include <google/protobuf/any.pb.h>
 #include <google/protobuf/message.h>
@@ -36,6 +37,26 @@ class Registry {
           if (!options.ParseFromString(any.value())) throw Error::recipe(part_name(any), "options are damaged");
           return std::unique_ptr<Kind>(maker(options, context));
         });
+  }
+
+  /// A fact that belongs to a Part, under a name of its own ("LORA" of a PeftType).
+  template <class Fact>
+  void add_fact(const std::string& name, Fact fact) {
+    makers_[{typeid(Fact), name}] = fact;
+  }
+  /// Null: there is none of that name.
+  template <class Fact>
+  const Fact* find_fact(const std::string& name) const {
+    auto found = makers_.find({typeid(Fact), name});
+    return found == makers_.end() ? nullptr : std::any_cast<Fact>(&found->second);
+  }
+  template <class Fact>
+  std::vector<std::string> fact_names() const {
+    std::vector<std::string> names;
+    for (const auto& [key, fact] : makers_) {
+      if (key.first == std::type_index(typeid(Fact))) names.push_back(key.second);
+    }
+    return names;
   }
 
   /// Errors: Error::recipe when no Part of this kind has that name.

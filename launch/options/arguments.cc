@@ -46,11 +46,6 @@ namespace echelon {
 
 namespace {
 
-// What is promised and not built is refused, never ignored.
-void refuse_adapter() {
-  if (!FLAGS_adapter.empty()) throw Error::usage("--adapter", "adapters are not available yet");
-}
-
 const std::string& required(const std::string& value, const char* flag) {
   if (value.empty()) throw Error::usage(flag, "must be given");
   return value;
@@ -110,10 +105,10 @@ RankArguments rank_arguments() {
 }
 
 TrainArguments train_arguments(const CommandLine& line) {
-  refuse_adapter();
   required(FLAGS_resume, "--resume");
   return {.recipe = line.names.at(0),
           .overrides = line.overrides,
+          .adapter = FLAGS_adapter,
           .out = FLAGS_out,
           .resume = FLAGS_resume,
           .dry_run = FLAGS_dry_run,
@@ -129,13 +124,12 @@ BatchesArguments batches_arguments(const CommandLine& line) {
 }
 
 EvalArguments eval_arguments(const CommandLine& line) {
-  refuse_adapter();
-  return {.recipe = line.names.at(0), .overrides = line.overrides, .model = required(FLAGS_model, "--model")};
+  return {.recipe = line.names.at(0), .overrides = line.overrides, .model = required(FLAGS_model, "--model"), .adapter = FLAGS_adapter};
 }
 
 ForwardArguments forward_arguments(const CommandLine& line) {
-  refuse_adapter();
   return {.model = required(FLAGS_model, "--model"),
+          .adapter = FLAGS_adapter,
           .input = required(FLAGS_input, "--input"),
           .output = required(FLAGS_output, "--output"),
           .precision = precision(),
@@ -144,10 +138,10 @@ ForwardArguments forward_arguments(const CommandLine& line) {
 }
 
 GenerateArguments generate_arguments(const CommandLine& line) {
-  refuse_adapter();
   bool text = !FLAGS_prompt.empty(), ids = !FLAGS_prompt_ids.empty();
   if (text == ids) throw Error::usage("generate", "give either --prompt or --prompt_ids");
   return {.model = required(FLAGS_model, "--model"),
+          .adapter = FLAGS_adapter,
           .prompt = FLAGS_prompt,
           .prompt_ids = parse_ids(FLAGS_prompt_ids),
           .max_new_tokens = in_range<int64_t>(FLAGS_max_new_tokens, 1, 1 << 24, "--max_new_tokens"),

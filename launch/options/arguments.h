@@ -21,6 +21,7 @@ RankArguments rank_arguments();
 struct TrainArguments {
   std::string recipe;  ///< name or file
   std::vector<std::string> overrides;
+  std::string adapter;          ///< PEFT folder that training goes on with; empty: none
   std::string out;              ///< run folder; empty: runs/NAME-<time>
   std::string resume = "auto";  ///< auto | never | PATH of a checkpoint or run folder
   bool dry_run = false;
@@ -41,11 +42,12 @@ struct EvalArguments {
   std::string recipe;
   std::vector<std::string> overrides;
   std::string model;  ///< Hugging Face folder or checkpoint
+  std::string adapter;  ///< PEFT folder laid over it; empty: none
 };
 EvalArguments eval_arguments(const CommandLine& line);
 
 struct ForwardArguments {
-  std::string model, input, output;
+  std::string model, adapter, input, output;
   Precision precision = FP32;
   bool gradients = false;
   Recipe layout;  ///< resolved; only mesh and sharding mean something
@@ -53,7 +55,7 @@ struct ForwardArguments {
 ForwardArguments forward_arguments(const CommandLine& line);
 
 struct GenerateArguments {
-  std::string model;
+  std::string model, adapter;
   std::string prompt;  ///< text, unless there are prompt_ids
   std::optional<std::vector<int64_t>> prompt_ids;
   int64_t max_new_tokens = 0;

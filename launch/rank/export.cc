@@ -15,6 +15,7 @@ void export_model(const ExportArguments& arguments, const Group& world) {
   FolderOptions options{.dtype = types.at(arguments.dtype), .max_shard_bytes = arguments.max_shard_bytes};
   LoadedModel loaded(open_folder_or_checkpoint(arguments.checkpoint), world, Recipe());
   options.tokenizer_from = loaded.source.tokenizer_folder;
+  if (!loaded.adapters->empty()) return loaded.adapters->write(arguments.out, loaded.model, "");
   write_model_folder(arguments.out, loaded.model, loaded.source.config, options);
 }
 

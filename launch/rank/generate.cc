@@ -121,7 +121,7 @@ int run_generate(const CommandLine& line, Session& session) {
                           .ends = end_ids(arguments.model, source.config)};
   Recipe layout;
   layout.set_precision(arguments.precision);
-  LoadedModel loaded(std::move(source), world, layout);
+  LoadedModel loaded(std::move(source), world, layout, arguments.adapter);
   std::vector<int64_t> ids = generate(loaded.model, loaded.mesh, prompt, options);
   if (world.rank() != 0) return 0;
   std::string text = fmt::format("{}", fmt::join(ids, ","));

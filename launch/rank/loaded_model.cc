@@ -4,6 +4,7 @@
 
 #include "runtime/build.h"
 #include "runtime/checkpoint/load.h"
+#include "runtime/trainer.h"
 
 namespace echelon {
 
@@ -17,13 +18,19 @@ const Architecture& divisible(const ModelSource& source, const Mesh& mesh) {
 
 }  // namespace
 
-LoadedModel::LoadedModel(ModelSource given, const Group& world, const Recipe& layout)
+LoadedModel::LoadedModel(ModelSource given, const Group& world, const Recipe& layout, const std::string& adapter)
     : source(std::move(given)),
       mesh(world, {.dp = layout.mesh().dp(), .tp = layout.mesh().tp()}),
       zero(mesh, zero_options(layout)),
       model(divisible(source, mesh), zero) {
+  register_builtin_methods(registry);
+  Recipe recipe;
+  if (!adapter.empty()) recipe.mutable_model()->add_adapter(adapter);
+  adapters = adapter_set(recipe, source, registry);
+  adapters->attach(model);
   model.allocate();
   load_weights(model, source, Seed(0));
+  adapters->load(model);
 }
 
 ModelSource open_folder_or_checkpoint(const std::string& path) {

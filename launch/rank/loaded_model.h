@@ -4,6 +4,7 @@
 #include <string>
 
 #include "comm/mesh.h"
+#include "models/adapter_set.h"
 #include "models/interchange/interchange.h"
 #include "models/model.h"
 #include "runtime/recipe/recipe.pb.h"
@@ -14,9 +15,12 @@ namespace echelon {
 /// Mesh, ZeRO and model, in the order in which they depend on each other, with the source's values. Collective.
 struct LoadedModel {
   /// Of `layout`, mesh, sharding and precision mean something. Errors: Error::recipe when tp does not divide the heads.
-  LoadedModel(ModelSource source, const Group& world, const Recipe& layout);
+  /// `adapter`: a PEFT folder laid over the source; empty: none.
+  LoadedModel(ModelSource source, const Group& world, const Recipe& layout, const std::string& adapter = "");
 
   ModelSource source;
+  Registry registry;
+  std::unique_ptr<AdapterSet> adapters;
   Mesh mesh;
   Zero zero;
   Model model;

@@ -28,8 +28,9 @@ void request_stop(int) { stop_requested = true; }
 
 bool is_stop_requested() { return stop_requested; }
 
-Recipe checked_recipe(const std::string& name, const std::vector<std::string>& overrides, int ranks) {
+Recipe checked_recipe(const std::string& name, const std::vector<std::string>& overrides, int ranks, const std::string& adapter = "") {
   LoadedRecipe loaded = read_recipe(name, overrides, find_installation().recipes);
+  if (!adapter.empty()) loaded.recipe.mutable_model()->add_adapter(adapter);
   check_recipe(loaded.recipe, ranks, loaded.places);
   return loaded.recipe;
 }
@@ -39,7 +40,7 @@ MeshShape mesh_of(const Recipe& recipe) { return {.dp = recipe.mesh().dp(), .tp 
 /// The launcher has printed the recipe; what follows needs the model's tensors declared, though none is allocated.
 int dry_run(const TrainArguments& arguments) {
   int ranks = std::max(1, arguments.ranks);
-  std::fputs(describe(plan_of(checked_recipe(arguments.recipe, arguments.overrides, ranks), ranks)).c_str(), stdout);
+  std::fputs(describe(plan_of(checked_recipe(arguments.recipe, arguments.overrides, ranks, arguments.adapter), ranks)).c_str(), stdout);
   return 0;
 }
 
@@ -60,7 +61,7 @@ void stop_on_signals() {
 int run_train(const CommandLine& line, Session& session) {
   TrainArguments arguments = train_arguments(line);
   if (arguments.dry_run) return dry_run(arguments);
-  Recipe recipe = checked_recipe(arguments.recipe, arguments.overrides, session.world().size());
+  Recipe recipe = checked_recipe(arguments.recipe, arguments.overrides, session.world().size(), arguments.adapter);
   Mesh mesh(session.world(), mesh_of(recipe));
   RunOptions options{.folder = arguments.out,
                      .live_progress = rank_arguments().live_progress,
@@ -98,7 +99,7 @@ int run_eval(const CommandLine& line, Session& session) {
   EvalArguments arguments = eval_arguments(line);
   std::vector<std::string> overrides = arguments.overrides;
   overrides.push_back("model.load=" + arguments.model);
-  Recipe recipe = checked_recipe(arguments.recipe, overrides, session.world().size());
+  Recipe recipe = checked_recipe(arguments.recipe, overrides, session.world().size(), arguments.adapter);
   if (!recipe.data().has_validation()) throw Error::recipe("data.validation", "is not given, so there is nothing to evaluate on");
   Mesh mesh(session.world(), mesh_of(recipe));
   Trainer trainer(recipe, mesh);

@@ -84,6 +84,9 @@ const Family& bert_family() {
                      "classifier_dropout"},
       .is_ignored = is_ignored,
       .tied_by_default = true,
+      .lora_targets = {"query", "value"},
+      .ia3_targets = {"key", "value", "output.dense"},
+      .ia3_feed_forward = {"output.dense"},
       .read = read,
       .write = write,
       .finish = [](Json&, const Architecture&) {}};

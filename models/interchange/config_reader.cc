@@ -1,5 +1,6 @@
 #include "models/interchange/config_reader.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -71,6 +72,28 @@ int64_t ConfigReader::padding_id(int64_t vocabulary, int64_t otherwise) const {
 bool ConfigReader::has(const std::string& key) const {
   auto found = config_.find(key);
   return found != config_.end() && !found->is_null();
+}
+
+std::vector<std::string> ConfigReader::texts(const std::string& key) const {
+  std::vector<std::string> texts;
+  const Json* list = find(key);
+  if (!list) return texts;
+  bool fits = list->is_array() && std::all_of(list->begin(), list->end(), [](const Json& each) { return each.is_string(); });
+  if (!fits) throw mistake(key, "wrong type").got(list->type_name()).expected("a list of texts");
+  for (const Json& each : *list) texts.push_back(each);
+  return texts;
+}
+
+std::vector<int64_t> ConfigReader::sizes(const std::string& key) const {
+  std::vector<int64_t> sizes;
+  const Json* list = find(key);
+  if (!list) return sizes;
+  auto is_size = [](const Json& each) { return each.is_number_unsigned() && each.get<uint64_t>() <= kLargestSize; };
+  if (!list->is_array() || !std::all_of(list->begin(), list->end(), is_size)) {
+    throw mistake(key, "wrong type").got(list->type_name()).expected("a list of counts");
+  }
+  for (const Json& each : *list) sizes.push_back(each);
+  return sizes;
 }
 
 const Json* ConfigReader::object(const std::string& key) const {

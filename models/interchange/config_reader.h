@@ -26,6 +26,11 @@ class ConfigReader {
   Activation activation(const std::string& key, const std::string& otherwise) const;
   /// The id of padding, or -1.
   int64_t padding_id(int64_t vocabulary, int64_t otherwise) const;
+  /// A member, or null when it is not there or is a null of JSON.
+  const Json* find(const std::string& key) const { return has(key) ? &config_.at(key) : nullptr; }
+  /// A list of texts; a missing one is empty.
+  std::vector<std::string> texts(const std::string& key) const;
+  std::vector<int64_t> sizes(const std::string& key) const;
   /// A member that is an object, or null.
   const Json* object(const std::string& key) const;
   ConfigReader within(const std::string& key) const;

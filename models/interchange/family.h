@@ -41,6 +41,9 @@ struct Family {
   std::vector<std::string> float_keys;               ///< written with a decimal point even when whole
   bool (*is_ignored)(std::string_view stored_name);  ///< buffers that old checkpoints carry
   bool tied_by_default;
+  std::vector<std::string> lora_targets;             ///< PEFT's choice where an adapter names none
+  std::vector<std::string> ia3_targets;
+  std::vector<std::string> ia3_feed_forward;         ///< of those, the ones whose input is scaled
 
   /// Reads a config: everything but the head, the pooler and whether it is tied.
   void (*read)(const ConfigReader& config, Architecture& architecture);

@@ -22,6 +22,7 @@ class FolderReader : public TensorReader {
  public:
   FolderReader(ModelFolder folder, std::map<std::string, StoredTensor> tensors)
       : folder_(std::move(folder)), tensors_(std::move(tensors)) {}
+  bool has(const std::string& name) const override { return tensors_.contains(name); }
   at::Tensor read(const std::string& name, const Slice& slice) override;
 
  private:

@@ -85,6 +85,9 @@ const Family& gpt2_family() {
                      "summary_first_dropout"},
       .is_ignored = is_ignored,
       .tied_by_default = true,
+      .lora_targets = {"c_attn"},
+      .ia3_targets = {"c_attn", "mlp.c_proj"},
+      .ia3_feed_forward = {"mlp.c_proj"},
       .read = read,
       .write = write,
       .finish = [](Json&, const Architecture&) {}};

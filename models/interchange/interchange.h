@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <c10/core/ScalarType.h>
+#include <google/protobuf/any.pb.h>
 
 #include "cluster/base/json.h"
 #include "models/architecture.h"
@@ -39,8 +40,12 @@ struct ModelSource {
   std::string tokenizer_folder;          ///< holds the tokenizer's files; "": none
   std::unique_ptr<TensorReader> reader;  ///< null: every tensor is drawn
   std::vector<std::string> drawn;        ///< tensors (of a new head) that the reader does not have
+  std::vector<google::protobuf::Any> adapters;   ///< options of those whose tensors the reader has
   std::vector<std::string> warnings;     ///< one sentence each; load_weights() says them
 };
+
+struct Family;
+const Family& family_of(const ModelSource& source);
 
 struct SourceOptions {
   bool language_head = false;  ///< give a bare model (GPT2Model, LlamaModel, BertModel) its family's head, drawn

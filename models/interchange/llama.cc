@@ -120,6 +120,9 @@ const Family& llama_family() {
                              .float_keys = {"rms_norm_eps", "initializer_range", "attention_dropout", "rope_theta"},
                              .is_ignored = is_ignored,
                              .tied_by_default = false,
+                             .lora_targets = {"q_proj", "v_proj"},
+                             .ia3_targets = {"k_proj", "v_proj", "down_proj"},
+                             .ia3_feed_forward = {"down_proj"},
                              .read = read,
                              .write = write,
                              .finish = finish};

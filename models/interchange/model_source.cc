@@ -1,6 +1,4 @@
 // From a folder or a config to a model that can be built.
-#include <algorithm>
-
 #include "cluster/base/files.h"
 #include "cluster/base/log.h"
 #include "models/interchange/config_writer.h"
@@ -38,21 +36,11 @@ Architecture read_architecture(const Json& config, const Family& family, const s
   return architecture;
 }
 
-/// `drawn` tensors from a draw, all others from the files.
-class PartlyDrawn : public TensorReader {
- public:
-  PartlyDrawn(ModelSource& source, TensorReader& draw) : source_(source), draw_(draw) {}
-  at::Tensor read(const std::string& name, const Slice& slice) override {
-    bool is_drawn = std::find(source_.drawn.begin(), source_.drawn.end(), name) != source_.drawn.end();
-    return (is_drawn ? draw_ : *source_.reader).read(name, slice);
-  }
-
- private:
-  ModelSource& source_;
-  TensorReader& draw_;
-};
-
 }  // namespace
+
+const Family& family_of(const ModelSource& source) {
+  return find_family(source.config.at("model_type"), "config", Error::Kind::internal);
+}
 
 ModelSource open_model(const std::string& path, SourceOptions options) {
   ModelFolder folder = ModelFolder::open(path);
@@ -124,7 +112,7 @@ void load_weights(Model& model, ModelSource& source, const Seed& seed) {
   if (!source.reader) {
     weights.load(draw);
   } else {
-    PartlyDrawn reader(source, draw);
+    LayeredTensors reader(*source.reader, draw);
     weights.load(reader);
   }
 }

@@ -5,7 +5,9 @@
 
 #include "cluster/base/files.h"
 #include "cluster/base/json.h"
+#include "runtime/build.h"
 #include "runtime/checkpoint/names.h"
+#include "runtime/recipe/text.h"
 
 namespace echelon {
 
@@ -112,12 +114,42 @@ void load_state(Trainer& trainer, CheckpointReader& reader) {
 
 bool is_checkpoint(const std::string& folder) { return exists(join_path(folder, "manifest.json")); }
 
+namespace {
+
+/// A checkpoint over the base that its run did not train.
+class OverBase : public TensorReader {
+ public:
+  OverBase(std::unique_ptr<TensorReader> trained, std::unique_ptr<TensorReader> base)
+      : trained_(std::move(trained)), base_(std::move(base)), both_(*trained_, *base_) {}
+  bool has(const std::string& name) const override { return both_.has(name); }
+  at::Tensor read(const std::string& name, const Slice& slice) override { return both_.read(name, slice); }
+
+ private:
+  std::unique_ptr<TensorReader> trained_, base_;
+  LayeredTensors both_;
+};
+
+}  // namespace
+
 ModelSource open_checkpoint_model(const std::string& folder) {
   auto reader = std::make_unique<CheckpointReader>(open_checkpoint(folder));
-  ModelSource source = model_from_config(reader->config(), join_path(folder, kStateFile));
+  std::string place = join_path(folder, kStateFile);
+  Recipe recipe = parse_recipe(reader->recipe(), place);
+  ModelSource source = model_from_config(reader->config(), place);
   std::string tokenizer = join_path(folder, "../../tokenizer");
   if (exists(tokenizer)) source.tokenizer_folder = tokenizer;
-  source.reader = std::move(reader);
+  source.adapters.assign(recipe.adapter().begin(), recipe.adapter().end());
+  bool partly = recipe.adapter_size() + recipe.model().adapter_size() + recipe.trainable_size() > 0;
+  if (!partly) {
+    source.reader = std::move(reader);
+    return source;
+  }
+  if (!recipe.model().has_load()) {
+    throw Error::storage(folder, "holds the trained part of a model whose base was drawn").remedy("load the base from a folder");
+  }
+  ModelSource base = model_source(recipe, any_vocabulary());
+  source.tokenizer_folder = base.tokenizer_folder;
+  source.reader = std::make_unique<OverBase>(std::move(reader), std::move(base.reader));
   return source;
 }
 

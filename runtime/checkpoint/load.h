@@ -19,6 +19,7 @@ class CheckpointReader : public TensorReader {
   /// Errors: Error::storage for damage, or rows that do not make whole tensors.
   explicit CheckpointReader(const Checkpoint& checkpoint);
 
+  bool has(const std::string& name) const override { return chunks_.contains(name); }
   at::Tensor read(const std::string& name, const Slice& slice) override;
 
   int64_t step() const { return step_; }
@@ -50,7 +51,8 @@ void load_state(Trainer& trainer, CheckpointReader& reader);
 
 /// Whether a folder is one checkpoint.
 bool is_checkpoint(const std::string& folder);
-/// Architecture, config and weights of a checkpoint.
+/// Architecture, config and weights of a checkpoint; what it does not hold, because it was frozen, comes from where its run had
+/// it. Errors: Error::storage, Error::input.
 ModelSource open_checkpoint_model(const std::string& folder);
 
 }  // namespace echelon

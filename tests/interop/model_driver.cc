@@ -4,6 +4,7 @@
 //     "gradients": true},
 //                                    {"do": "copy", "model": DIR, "out": DIR, "dp": 2, "tp": 1, "max_shard_bytes":
 //                                    4000},
+//                                    {"do": "copy_adapter", "model": DIR, "adapter": DIR, "out": DIR},
 //                                    {"do": "generate", "model": DIR, "prompt": [1, 2], "max_new_tokens": 9, "tp": 2},
 //                                    …]
 //
@@ -34,6 +35,7 @@ Recipe layout_of(const Json& job) {
 
 void run_forward_job(const Json& job, const Group& world) {
   forward({.model = job.at("model"),
+           .adapter = job.value("adapter", ""),
            .input = job.at("input"),
            .output = job.at("output"),
            .precision = job.value("bf16", false) ? BF16 : FP32,
@@ -49,8 +51,13 @@ void run_copy_job(const Json& job, const Group& world) {
                       .tokenizer_from = loaded.source.tokenizer_folder});
 }
 
+void run_copy_adapter_job(const Json& job, const Group& world) {
+  LoadedModel loaded(open_model(job.at("model")), world, layout_of(job), job.at("adapter"));
+  loaded.adapters->write(job.at("out"), loaded.model, job.at("model"));
+}
+
 std::vector<int64_t> run_generate_job(const Json& job, const Group& world) {
-  LoadedModel loaded(open_model(job.at("model")), world, layout_of(job));
+  LoadedModel loaded(open_model(job.at("model")), world, layout_of(job), job.value("adapter", ""));
   return generate(loaded.model, loaded.mesh, job.at("prompt"),
                   {.max_new_tokens = job.at("max_new_tokens"),
                    .temperature = job.value("temperature", 0.0),
@@ -64,6 +71,7 @@ Json run(const Json& job) {
     std::string what = job.at("do");
     if (what == "forward") run_forward_job(job, world);
     if (what == "copy") run_copy_job(job, world);
+    if (what == "copy_adapter") run_copy_adapter_job(job, world);
     if (what != "generate") return;
     std::vector<int64_t> ids = run_generate_job(job, world);
     if (world.rank() == 0) result["ids"] = ids;

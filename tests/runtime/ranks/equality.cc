@@ -1,7 +1,5 @@
 // Any number of ranks, any ZeRO stage and tensor parallelism take the step of one rank.
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -9,39 +7,18 @@
 #include "comm/mesh.h"
 #include "runtime/optimizers/sgd.pb.h"
 #include "runtime/plan.h"
-#include "runtime/recipe/recipe_file.h"
 #include "runtime/schedules/constant.pb.h"
 #include "runtime/trainer.h"
-#include "tests/runtime/corpus.h"
+#include "tests/runtime/ranks/tiny_recipe.h"
+#include "tests/runtime/ranks/trace.h"
 #include "tests/test_session.h"
 
 namespace echelon {
 namespace {
 
-struct Trace {
-  std::vector<double> losses, norms;
-  std::map<std::string, at::Tensor> weights, gradients;   // gradients of the last step
-};
-
-std::map<std::string, at::Tensor> whole(Trainer& trainer, const std::function<at::Tensor(FlatShard&)>& owned) {
-  std::map<std::string, at::Tensor> all;
-  trainer.model().weights().visit_whole(owned, [&](const Parameter& p, const at::Tensor& value) { all[p.name()] = value.clone(); });
-  return all;
-}
-
-Trace train(const Recipe& recipe, const Group& world, MeshShape shape, int64_t steps) {
-  Mesh mesh(world, shape);
-  Trainer trainer(recipe, mesh);
-  Trace trace;
-  for (int64_t step = 1; step <= steps; ++step) {
-    Report report = trainer.step(step);
-    trace.losses.push_back(report.loss);
-    trace.norms.push_back(report.gradient_norm);
-  }
-  trace.weights = whole(trainer, [](FlatShard& shard) { return shard.master(); });
-  trace.gradients = whole(trainer, [](FlatShard& shard) { return shard.gradient(); });
-  return trace;
-}
+using testing::has_ranks_for;
+using testing::Trace;
+using testing::train;
 
 struct Case {
   std::string recipe;
@@ -53,36 +30,13 @@ struct Case {
 class Equality : public ::testing::Test {
  protected:
   static Recipe recipe_of(const Case& c, const std::string& precision) {
-    std::string prefix = testing::temporary_folder() + "/train";
-    if (testing::session().world().rank() == 0 && !std::filesystem::exists(prefix + ".bin")) {
-      testing::write_corpus(prefix, 5000, 61, 1);
-    }
-    testing::session().world().barrier({.name = "corpus"});
-    std::vector<std::string> overrides{"data.train.path=" + prefix, "precision=" + precision, "steps=20", "batch.global=12",
-                                       "batch.micro=1", "data.train.sequence_length=16",
-                                       "sharding.zero=" + std::to_string(c.zero), "mesh.tp=" + std::to_string(c.tp)};
+    std::vector<std::string> overrides{"precision=" + precision, "sharding.zero=" + std::to_string(c.zero),
+                                       "mesh.tp=" + std::to_string(c.tp)};
     overrides.insert(overrides.end(), c.more.begin(), c.more.end());
-    Recipe recipe = load_recipe(c.recipe, overrides, {std::string(std::getenv("ECHELON_SOURCE")) + "/launch/recipes"});
-    recipe.mutable_data()->clear_validation();
-    return recipe;
+    return testing::tiny_recipe(c.recipe, overrides);
   }
 
-  /// Part A: float64 decides, for every optimizer.
-  static void expect_equal_in_float64(const Case& c) {
-    Recipe recipe = recipe_of(c, "FP64");
-    Session alone = Session::alone();
-    Trace one = train(recipe, alone.world(), {}, 20);
-    Trace many = train(recipe, testing::session().world(), {.tp = c.tp}, 20);
-    for (size_t i = 0; i < one.losses.size(); ++i) {
-      EXPECT_NEAR(many.losses[i], one.losses[i], 1e-9 * std::abs(one.losses[i])) << "loss of step " << i + 1;
-      EXPECT_NEAR(many.norms[i], one.norms[i], 1e-9 * one.norms[i]) << "gradient norm of step " << i + 1;
-    }
-    for (const auto& [name, weight] : one.weights) {
-      EXPECT_LE((weight - many.weights.at(name)).abs().max().item<double>(), 1e-7) << name;
-    }
-  }
-
-  static bool has_ranks_for(int tp) { return testing::session().world().size() % tp == 0; }
+  static void expect_equal_in_float64(const Case& c) { testing::expect_equal_in_float64(recipe_of(c, "FP64"), 20); }
 };
 
 TEST_F(Equality, DecoderAtEveryZeroStage) {

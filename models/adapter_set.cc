@@ -1,0 +1,158 @@
+#include "models/adapter_set.h"
+
+#include <algorithm>
+#include <regex>
+#include <set>
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "cluster/base/error.h"
+#include "cluster/base/files.h"
+#include "models/interchange/stored_form.h"
+
+namespace echelon {
+
+namespace {
+
+std::regex compiled(const std::string& pattern) {
+  try {
+    return std::regex(pattern);
+  } catch (const std::regex_error& error) {
+    throw Error::recipe("trainable", fmt::format("\"{}\" is no regular expression: {}", pattern, error.what()));
+  }
+}
+
+/// The `name` of a Part's options.
+std::string name_in(const google::protobuf::Any& options) {
+  const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(part_name(options));
+  std::unique_ptr<google::protobuf::Message> message(google::protobuf::MessageFactory::generated_factory()->GetPrototype(descriptor)->New());
+  message->ParseFromString(options.value());
+  return message->GetReflection()->GetString(*message, descriptor->FindFieldByName("name"));
+}
+
+bool is_own(const Parameter& parameter) { return !parameter.name().starts_with("adapters."); }
+
+/// What every adapter_config.json says.
+Json common_config(const Family& family, const Architecture& architecture, const std::string& base) {
+  Json config{{"base_model_name_or_path", base}, {"revision", nullptr}, {"inference_mode", true}, {"auto_mapping", nullptr}};
+  config["task_type"] = family.is_generative() && architecture.head ? Json("CAUSAL_LM") : Json(nullptr);
+  if (config["task_type"].is_null()) {
+    config["auto_mapping"] = {{"base_model_class", architecture.head ? family.head_class : family.bare_class},
+                              {"parent_library", fmt::format("transformers.models.{}.modeling_{}", family.model_type, family.model_type)}};
+  }
+  return config;
+}
+
+}  // namespace
+
+AdapterSource adapter_source(const std::string& path, const Registry& registry) {
+  auto folder = std::make_shared<PeftFolder>(PeftFolder::open(path));
+  std::string type = folder->config().text("peft_type", "");
+  const PeftType* known = registry.find_fact<PeftType>(type);
+  if (!known) {
+    throw folder->config().mistake("peft_type", "method is not implemented")
+        .got(type)
+        .expected(fmt::format("{}", fmt::join(registry.fact_names<PeftType>(), ", ")));
+  }
+  google::protobuf::Any options = known->options(folder->config());
+  return {options, std::move(folder)};
+}
+
+AdapterSet::AdapterSet(const Registry& registry, const Family& family, std::vector<AdapterSource> sources,
+                       std::vector<std::string> trainable)
+    : family_(family), trainable_(std::move(trainable)) {
+  std::set<std::string> names;
+  for (AdapterSource& source : sources) {
+    Member member{registry.make<Adapter>(source.options, {family}), name_in(source.options), std::move(source.folder), source.loaded_with_base};
+    if (!names.insert(member.name).second) {
+      throw Error::recipe("adapter", fmt::format("two adapters are named \"{}\"", member.name)).remedy("give each a name of its own");
+    }
+    adapters_.push_back(std::move(member));
+  }
+}
+
+void AdapterSet::attach(Model& model) {
+  if (adapters_.empty() && trainable_.empty()) return;
+  std::vector<std::regex> patterns;
+  for (const std::string& pattern : trainable_) patterns.push_back(compiled(pattern));
+  std::vector<bool> used(patterns.size());
+  model.freeze([&](const Parameter& parameter) {
+    bool learns = false;
+    for (size_t i = 0; i < patterns.size(); ++i) {
+      if (!std::regex_search(parameter.name(), patterns[i])) continue;
+      learns = used[i] = true;
+    }
+    return learns;
+  });
+  auto unused = std::find(used.begin(), used.end(), false);
+  if (unused != used.end()) {
+    throw Error::recipe("trainable", fmt::format("\"{}\" matches no tensor of the model", trainable_[unused - used.begin()]))
+        .remedy("`echelon describe` explains how tensors are named");
+  }
+  for (Member& member : adapters_) member.adapter->attach(model);
+}
+
+void AdapterSet::load(Model& model) {
+  for (Member& member : adapters_) {
+    if (member.folder) {
+      model.weights().assign(member.folder->read(member.adapter->peft_tensors(), model.weights()));
+      continue;
+    }
+    WholeTensors values = member.adapter->derive_values(model);
+    if (member.loaded_with_base) {
+      std::erase_if(values, [&](const auto& each) { return model.weights().at(each.first).trained(); });
+    }
+    model.weights().assign(values);
+  }
+}
+
+std::vector<AdapterTensor> AdapterSet::trained_beside(Model& model) const {
+  StoredForm form(family_, model.architecture());
+  std::map<std::string, std::vector<std::pair<TensorPlace, const Parameter*>>> by_stored_name;
+  for (const FlatShard* shard : model.weights().trained()) {
+    for (const Parameter* parameter : shard->parameters()) {
+      if (!is_own(*parameter)) continue;
+      TensorPlace place = form.places(parameter->name()).front();
+      by_stored_name[place.name].push_back({place, parameter});
+    }
+  }
+  std::vector<AdapterTensor> all;
+  for (auto& [name, pieces] : by_stored_name) {
+    TensorPlace place = pieces.front().first;
+    if (static_cast<int>(pieces.size()) != place.parts) {
+      throw Error::recipe("trainable", fmt::format("trains a part of {}, which can only be stored whole", name))
+          .remedy("choose a pattern that matches all of query, key and value");
+    }
+    std::sort(pieces.begin(), pieces.end(), [](const auto& a, const auto& b) { return a.first.part < b.first.part; });
+    AdapterTensor tensor{.key = name, .columns = place.parts, .shape = place.stored_sizes(pieces.front().second->layout().sizes)};
+    for (const auto& [each, parameter] : pieces) tensor.parts.push_back({parameter->name(), each.transposed});
+    all.push_back(std::move(tensor));
+  }
+  return all;
+}
+
+void AdapterSet::write(const std::string& folder, Model& model, const std::string& base) const {
+  WholeTensors values;
+  auto adapts = [](const Parameter* parameter) { return parameter->trained() || !is_own(*parameter); };
+  auto masters = [&](FlatShard& shard) {
+    bool any = std::any_of(shard.parameters().begin(), shard.parameters().end(), adapts);
+    return any ? shard.master() : at::Tensor();
+  };
+  model.weights().visit_whole(masters, [&](const Parameter& parameter, const at::Tensor& whole) {
+    if (adapts(&parameter)) values[parameter.name()] = whole.cpu().clone();
+  });
+  const Group& world = model.weights().units.front()->zero().mesh.world();
+  std::vector<AdapterTensor> beside = trained_beside(model);
+  for (const Member& member : adapters_) {
+    Json config = common_config(family_, model.architecture(), base);
+    config.update(member.adapter->peft_config());
+    member.adapter->complete(values);
+    std::vector<AdapterTensor> tensors = member.adapter->peft_tensors();
+    tensors.insert(tensors.end(), beside.begin(), beside.end());
+    config["modules_to_save"] = nullptr;
+    write_peft_folder(adapters_.size() == 1 ? folder : join_path(folder, member.name), config, tensors, values, world);
+  }
+}
+
+}  // namespace echelon

@@ -1,0 +1,57 @@
+// The adapters of one run, with what trains beside them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cluster/base/registry.h"
+#include "models/adapter.h"
+#include "models/interchange/interchange.h"
+#include "models/interchange/peft_folder.h"
+
+namespace echelon {
+
+/// One adapter to be made, and where its values come from.
+struct AdapterSource {
+  google::protobuf::Any options;
+  std::shared_ptr<const PeftFolder> folder;   ///< null: its start is drawn, or derived from the base
+  bool loaded_with_base = false;              ///< its trained tensors come from where the base's come from
+};
+
+/// The adapter of a PEFT folder. Errors: Error::input.
+AdapterSource adapter_source(const std::string& folder, const Registry& registry);
+
+class AdapterSet {
+ public:
+  /// `trainable`: regular expressions, matched anywhere in the names of the model's own tensors; these learn, too. Without
+  /// adapters and patterns everything learns. Errors: Error::recipe.
+  AdapterSet(const Registry& registry, const Family& family, std::vector<AdapterSource> sources, std::vector<std::string> trainable);
+
+  bool empty() const { return adapters_.empty(); }
+  /// Freezes, and adds the adapters' tensors. Before Model::allocate(). Errors: Error::recipe.
+  void attach(Model& model);
+  /// Gives the adapters' tensors the values of their folders or those that derive from the base, which is loaded. Collective.
+  /// Errors: Error::input for a folder whose tensors do not fit.
+  void load(Model& model);
+  /// Writes each adapter as a PEFT folder: `folder` itself, or below it by name where there are several. Collective.
+  /// `base` goes into the config. Errors: Error::storage.
+  void write(const std::string& folder, Model& model, const std::string& base) const;
+
+ private:
+  struct Member {
+    std::unique_ptr<Adapter> adapter;
+    std::string name;
+    std::shared_ptr<const PeftFolder> folder;
+    bool loaded_with_base;
+  };
+
+  /// The model's own tensors that learn, as they are stored beside an adapter.
+  std::vector<AdapterTensor> trained_beside(Model& model) const;
+
+  const Family& family_;
+  std::vector<Member> adapters_;
+  std::vector<std::string> trainable_;
+};
+
+}  // namespace echelon

@@ -1,0 +1,161 @@
+"""Adapters against PEFT on random tiny models: its folders read here, and ours read there.
+
+    peft_judge.py model_driver [--models=6]
+
+For each pair of method and family: outputs of the adapted model within 2e-5; the folder that is written back holds the same
+tensors, and PEFT, given it, computes the same again. Methods that generate give the same greedy ids.
+"""
+
+import os
+import warnings
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from random_models import judge_main, run_jobs, tiny_models
+
+import peft
+
+warnings.filterwarnings("ignore")
+
+MODULES = {
+    "gpt2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "bert": ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
+}
+EMBEDDING = {"gpt2": "wte", "llama": "embed_tokens", "bert": "word_embeddings"}
+
+
+def lora(tiny, **more):
+    targets = tiny.random.sample(MODULES[tiny.family], tiny.random.randint(1, len(MODULES[tiny.family])))
+    if tiny.random.random() < 0.2:
+        targets = "all-linear"
+    rank = tiny.random.randint(1, 3)
+    patterns = {}
+    if targets != "all-linear" and tiny.random.random() < 0.5:
+        patterns = {"rank_pattern": {targets[0]: rank + 1}, "alpha_pattern": {targets[-1]: 5}}
+    return peft.LoraConfig(
+        r=rank, lora_alpha=tiny.random.randint(1, 8), target_modules=targets, fan_in_fan_out=tiny.family == "gpt2", **patterns, **more
+    )
+
+
+def lora_on_embedding(tiny):
+    return peft.LoraConfig(r=2, lora_alpha=3, target_modules=[EMBEDDING[tiny.family], MODULES[tiny.family][0]],
+                           fan_in_fan_out=tiny.family == "gpt2")
+
+
+def ia3(tiny):
+    inputs = {"gpt2": "mlp.c_proj", "llama": "down_proj", "bert": "output.dense"}[tiny.family]
+    targets = list({*tiny.random.sample(MODULES[tiny.family], 2), inputs})
+    return peft.IA3Config(target_modules=targets, feedforward_modules=[inputs], fan_in_fan_out=tiny.family == "gpt2")
+
+
+def task(tiny):
+    return "FEATURE_EXTRACTION" if tiny.bare or tiny.family == "bert" else "CAUSAL_LM"
+
+
+METHODS = {
+    "lora": lora,
+    "rslora": lambda tiny: lora(tiny, use_rslora=True),
+    "dora": lambda tiny: lora(tiny, use_dora=True),
+    "lora_embedding": lora_on_embedding,
+    "ia3": ia3,
+    "prefix": lambda tiny: peft.PrefixTuningConfig(num_virtual_tokens=3, task_type=task(tiny)),
+    "prompt": lambda tiny: peft.PromptTuningConfig(num_virtual_tokens=3, task_type=task(tiny)),
+    "p_tuning": lambda tiny: peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=7, task_type=task(tiny)),
+}
+POSITIONS = {"prefix": 3, "prompt": 3, "p_tuning": 3}
+# PEFT runs them through an encoder's key/value cache, which transformers 5 no longer has.
+ABSENT = {("prefix", "bert")}
+
+
+def randomise(adapted):
+    with torch.no_grad():
+        for name, values in adapted.named_parameters():
+            if values.requires_grad:
+                values.copy_(1 + 0.3 * torch.randn_like(values) if "ia3" in name or "magnitude" in name else 0.5 * torch.randn_like(values))
+
+
+def outputs_of(adapted, inputs, extra):
+    with torch.no_grad():
+        output = adapted(**inputs)
+    if hasattr(output, "logits"):
+        return {"logits": output.logits[:, extra:]}
+    return {"last_hidden_state": output.last_hidden_state[:, extra:]}
+
+
+def inputs_for(tiny, method):
+    room = tiny.config.max_position_embeddings - POSITIONS.get(method, 0)
+    inputs = {name: values[:, :room] for name, values in tiny.inputs().items()}
+    if "attention_mask" in inputs and method in POSITIONS:
+        inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])
+    if method in POSITIONS:
+        inputs.pop("token_type_ids", None)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    return {name: values.contiguous() for name, values in inputs.items()}
+
+
+class Case:
+    def __init__(self, tiny, method, folder):
+        self.name = f"{method} on {tiny.name}"
+        self.tiny, self.method = tiny, method
+        self.stem = os.path.join(folder, self.name.replace(" ", "-"))
+        adapted = peft.get_peft_model(tiny.model, METHODS[method](tiny)).eval()
+        randomise(adapted)
+        adapted.save_pretrained(self.stem)
+        # PEFT's own reading counts: what it wrote is what both sides see.
+        self.inputs = inputs_for(tiny, method)
+        self.extra = POSITIONS[method] if method in ("prompt", "p_tuning") else 0
+        self.expected = self.by_peft(self.stem)
+        save_file(self.inputs, self.stem + ".in")
+
+    def by_peft(self, folder):
+        base = self.tiny.class_().from_pretrained(self.tiny.folder, attn_implementation="eager", **self.tiny.loading)
+        adapted = peft.PeftModel.from_pretrained(base, folder).eval()
+        return outputs_of(adapted, self.inputs, self.extra)
+
+    def jobs(self):
+        common = {"model": self.tiny.folder, "adapter": self.stem}
+        return [
+            common | {"do": "forward", "input": self.stem + ".in", "output": self.stem + ".out"} | self.tiny.layout(),
+            common | {"do": "copy_adapter", "out": self.stem + ".copy"} | self.tiny.layout(),
+        ]
+
+    def verdict(self, answers):
+        errors = [answer["error"] for answer in answers if "error" in answer]
+        if errors:
+            return errors, 0.0
+        given, wrong, worst = load_file(self.stem + ".out"), [], 0.0
+        theirs, ours = (load_file(os.path.join(f, "adapter_model.safetensors")) for f in (self.stem, self.stem + ".copy"))
+        if set(theirs) != set(ours):
+            wrong.append(f"tensors differ: {sorted(set(theirs) ^ set(ours))}")
+        wrong += [f"{name} is not written as read" for name in set(theirs) & set(ours) if not torch.equal(theirs[name], ours[name])]
+        again = self.by_peft(self.stem + ".copy")
+        for name, values in self.expected.items():
+            for what, other in (("ours", given.get(name)), ("PEFT on our folder", again.get(name))):
+                error = float("inf") if other is None else (other - values).abs().max().item()
+                worst = max(worst, error)
+                if not error <= 2e-5:
+                    wrong.append(f"{name} by {what} is off by {error:.3g}")
+        return wrong, worst
+
+
+def judge(driver, count, folder):
+    cases = [
+        Case(tiny, method, folder)
+        for method in METHODS
+        for tiny in tiny_models(count, folder)
+        if (method, tiny.family) not in ABSENT
+    ]
+    jobs = [job for case in cases for job in case.jobs()]
+    answers = run_jobs(driver, folder, jobs)
+    failures, worst = [], 0.0
+    for i, case in enumerate(cases):
+        wrong, error = case.verdict(answers[2 * i : 2 * i + 2])
+        failures += [f"{case.name}: {each}" for each in wrong]
+        worst = max(worst, error)
+    return failures, f"{len(cases)} adapted models, largest error {worst:.2g}"
+
+
+if __name__ == "__main__":
+    judge_main(judge)
