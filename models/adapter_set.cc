@@ -36,11 +36,7 @@ bool is_own(const Parameter& parameter) { return !parameter.name().starts_with("
 /// What every adapter_config.json says.
 Json common_config(const Family& family, const Architecture& architecture, const std::string& base) {
   Json config{{"base_model_name_or_path", base}, {"revision", nullptr}, {"inference_mode", true}, {"auto_mapping", nullptr}};
-  config["task_type"] = family.is_generative() && architecture.head ? Json("CAUSAL_LM") : Json(nullptr);
-  if (config["task_type"].is_null()) {
-    config["auto_mapping"] = {{"base_model_class", architecture.head ? family.head_class : family.bare_class},
-                              {"parent_library", fmt::format("transformers.models.{}.modeling_{}", family.model_type, family.model_type)}};
-  }
+  config["task_type"] = family.is_generative() && architecture.head ? "CAUSAL_LM" : "FEATURE_EXTRACTION";
   return config;
 }
 
@@ -149,6 +145,7 @@ void AdapterSet::write(const std::string& folder, Model& model, const std::strin
     config.update(member.adapter->peft_config());
     member.adapter->complete(values);
     std::vector<AdapterTensor> tensors = member.adapter->peft_tensors();
+    std::erase_if(tensors, [](const AdapterTensor& tensor) { return tensor.only_read; });
     tensors.insert(tensors.end(), beside.begin(), beside.end());
     config["modules_to_save"] = nullptr;
     write_peft_folder(adapters_.size() == 1 ? folder : join_path(folder, member.name), config, tensors, values, world);

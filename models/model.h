@@ -49,6 +49,7 @@ class Model {
 
   const Architecture& architecture() const { return architecture_; }
   Weights& weights() { return weights_; }
+  const Weights& weights() const { return weights_; }
 
   /// Sum of cross-entropies of `batch.labels`; a scalar in float32 (float64). With gradients on, its backward leaves every
   /// gradient with its owner. Collective.

@@ -47,12 +47,27 @@ void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps
   if (plan.zero >= 2) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
 }
 
-void add_traffic(Plan& plan, const FlatShard& shard, const Numbers& n) {
+/// Times that each Unit is gathered in a micro-step of ZeRO-3: in forward, and again in backward unless nothing at or below it
+/// learns. A tied head gathers a frozen embedding for itself.
+std::vector<int64_t> gathers_of(const Model& model) {
+  std::vector<int64_t> gathers;
+  bool learns = false;
+  for (const auto& unit : model.weights().units) {
+    learns = learns || !unit->trained().empty();
+    gathers.push_back(learns ? 2 : 1);
+  }
+  const Architecture& a = model.architecture();
+  bool apart = a.tied && a.head && model.weights().units.front()->trained().empty();
+  if (apart) gathers.front() += learns ? 2 : 1;
+  return gathers;
+}
+
+void add_traffic(Plan& plan, const FlatShard& shard, const Numbers& n, int64_t unit_gathers) {
   FlatShard::Extent extent = shard.extent(plan.dp, plan.tp);
   // Of all ranks together: each of the tp slices is exchanged by its dp ranks.
   int64_t once = int64_t{plan.tp} * (plan.dp - 1) * extent.elements;
   int64_t reductions = plan.zero == 0 ? 2 : plan.zero == 1 ? 1 : n.micro_steps;
-  int64_t gathers = plan.zero == 0 ? 0 : plan.zero <= 2 ? shard.trained() : 2 * n.micro_steps;
+  int64_t gathers = plan.zero == 0 ? 0 : plan.zero <= 2 ? shard.trained() : unit_gathers * n.micro_steps;
   plan.sent_parameters += once * n.value_bytes * gathers;
   if (!shard.trained()) return;
   plan.sent_gradients += once * n.master_bytes * reductions;
@@ -86,9 +101,13 @@ Plan plan_of(const Recipe& recipe, int ranks) {
   Plan plan{.parameters = model.weights().elements(), .dp = data_parallel_ranks(recipe, ranks), .tp = recipe.mesh().tp(),
             .zero = recipe.sharding().zero()};
   Numbers numbers = numbers_of(recipe, registry, plan.dp);
-  for (const FlatShard* shard : model.weights().shards()) {
-    add_memory(plan, *shard, numbers, zero.keeps_master());
-    add_traffic(plan, *shard, numbers);
+  std::vector<int64_t> gathers = gathers_of(model);
+  for (size_t i = 0; i < gathers.size(); ++i) {
+    for (const FlatShard* shard : {&model.weights().units[i]->trained(), &model.weights().units[i]->frozen()}) {
+      if (shard->empty()) continue;
+      add_memory(plan, *shard, numbers, zero.keeps_master());
+      add_traffic(plan, *shard, numbers, gathers[i]);
+    }
   }
   add_activations(plan, source.architecture, numbers, recipe.sharding().recompute() == FULL);
   return plan;

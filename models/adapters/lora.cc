@@ -336,6 +336,8 @@ std::vector<AdapterTensor> LowRank::peft_tensors() const {
     if (site.module.embedding) {
       all.push_back({.key = name + ".lora_embedding_A", .parts = {{site.a, /*transposed=*/true}}, .shape = {site.rank, inputs}});
       all.push_back({.key = name + ".lora_embedding_B", .parts = {{site.b}}, .shape = {outputs, site.rank}});
+      // PEFT stores the table of an adapted embedding, in case it was resized.
+      all.push_back({.key = name + ".base_layer.weight", .parts = {{site.module.embedding->weight().name()}}, .shape = {inputs, outputs}, .only_read = true});
       continue;
     }
     int64_t times = starts_from_base() ? 2 : 1;

@@ -97,7 +97,7 @@ WholeTensors PeftFolder::read(const std::vector<AdapterTensor>& tensors, const W
   std::map<std::string, const AdapterTensor*> by_key;
   for (const AdapterTensor& tensor : tensors) {
     by_key[key_of(tensor)] = &tensor;
-    if (!tensors_.find(key_of(tensor))) missing.push_back(key_of(tensor));
+    if (!tensor.only_read && !tensors_.find(key_of(tensor))) missing.push_back(key_of(tensor));
   }
   for (const TensorEntry& entry : tensors_.entries()) {
     if (!by_key.contains(entry.name)) unexpected.push_back(entry.name);

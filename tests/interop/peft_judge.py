@@ -73,15 +73,15 @@ def randomise(adapted):
     with torch.no_grad():
         for name, values in adapted.named_parameters():
             if values.requires_grad:
-                values.copy_(1 + 0.3 * torch.randn_like(values) if "ia3" in name or "magnitude" in name else 0.5 * torch.randn_like(values))
+                values.copy_(1 + 0.3 * torch.randn_like(values) if "ia3" in name or "magnitude" in name else 0.2 * torch.randn_like(values))
 
 
-def outputs_of(adapted, inputs, extra):
+def outputs_of(adapted, inputs):
+    """Of the given tokens; a causal model also returns those of virtual tokens in front, which is left to each class."""
     with torch.no_grad():
         output = adapted(**inputs)
-    if hasattr(output, "logits"):
-        return {"logits": output.logits[:, extra:]}
-    return {"last_hidden_state": output.last_hidden_state[:, extra:]}
+    name = "logits" if hasattr(output, "logits") else "last_hidden_state"
+    return {name: output[name][:, -inputs["input_ids"].shape[1] :]}
 
 
 def inputs_for(tiny, method):
@@ -105,14 +105,13 @@ class Case:
         adapted.save_pretrained(self.stem)
         # PEFT's own reading counts: what it wrote is what both sides see.
         self.inputs = inputs_for(tiny, method)
-        self.extra = POSITIONS[method] if method in ("prompt", "p_tuning") else 0
         self.expected = self.by_peft(self.stem)
         save_file(self.inputs, self.stem + ".in")
 
     def by_peft(self, folder):
         base = self.tiny.class_().from_pretrained(self.tiny.folder, attn_implementation="eager", **self.tiny.loading)
         adapted = peft.PeftModel.from_pretrained(base, folder).eval()
-        return outputs_of(adapted, self.inputs, self.extra)
+        return outputs_of(adapted, self.inputs)
 
     def jobs(self):
         common = {"model": self.tiny.folder, "adapter": self.stem}
@@ -127,6 +126,7 @@ class Case:
             return errors, 0.0
         given, wrong, worst = load_file(self.stem + ".out"), [], 0.0
         theirs, ours = (load_file(os.path.join(f, "adapter_model.safetensors")) for f in (self.stem, self.stem + ".copy"))
+        theirs = {name: values for name, values in theirs.items() if not name.endswith("base_layer.weight")}
         if set(theirs) != set(ours):
             wrong.append(f"tensors differ: {sorted(set(theirs) ^ set(ours))}")
         wrong += [f"{name} is not written as read" for name in set(theirs) & set(ours) if not torch.equal(theirs[name], ours[name])]
