@@ -6,7 +6,7 @@ set -Eeuo pipefail
 
 readonly BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git ca-certificates python3 python3-venv libopenmpi-dev
   openmpi-bin libprotobuf-dev protobuf-compiler libgflags-dev libgoogle-glog-dev libgtest-dev libgmock-dev
-  nlohmann-json3-dev libfmt-dev libxxhash-dev)
+  nlohmann-json3-dev libfmt-dev libxxhash-dev libzstd-dev)
 readonly TEXT_PACKAGES=(bible-kjv bible-kjv-text manpages manpages-dev debian-reference-en developers-reference)
 readonly TEXT_FILES=(/usr/share/man/man2/open.2.gz /usr/share/debian-reference/debian-reference.en.txt.gz
   /usr/share/developers-reference/developers-reference.txt.gz)

@@ -65,6 +65,10 @@ void check_every_target(const std::vector<TargetModule>& modules, const TargetCh
 
 }  // namespace
 
+std::vector<MergeRule> Adapter::merge_rules(const WholeTensors&) const {
+  throw Error::input("adapter", "cannot become part of the base's weights").got(peft_config().value("peft_type", ""));
+}
+
 int64_t TargetModule::inputs() const {
   return embedding ? embedding->weight().layout().sizes[0] : linears.front()->weight().layout().sizes[1];
 }

@@ -10,6 +10,7 @@
 
 #include "cluster/base/json.h"
 #include "models/interchange/family.h"
+#include "models/merge_rule.h"
 #include "models/model.h"
 
 namespace echelon {
@@ -47,6 +48,9 @@ class Adapter {
   virtual void attach(Model& model) = 0;
   /// Values, of its own tensors, that depend on the base's; called when those are loaded. Collective, the same on every rank.
   virtual WholeTensors derive_values(Model& model) { return {}; }
+
+  /// How it becomes part of the base, given the whole values of its own tensors. Errors: Error::input where it cannot.
+  virtual std::vector<MergeRule> merge_rules(const WholeTensors& own) const;
 
   /// Its keys of adapter_config.json, `peft_type` among them.
   virtual Json peft_config() const = 0;

@@ -9,6 +9,8 @@
 
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
+#include "comm/together.h"
+#include "models/interchange/merge_folder.h"
 #include "models/interchange/stored_form.h"
 
 namespace echelon {
@@ -33,6 +35,9 @@ std::string name_in(const google::protobuf::Any& options) {
 
 bool is_own(const Parameter& parameter) { return !parameter.name().starts_with("adapters."); }
 
+/// A folder of a model, not a checkpoint of a run.
+bool is_model_folder(const std::string& path) { return !path.empty() && exists(join_path(path, "config.json")); }
+
 /// What every adapter_config.json says.
 Json common_config(const Family& family, const Architecture& architecture, const std::string& base) {
   Json config{{"base_model_name_or_path", base}, {"revision", nullptr}, {"inference_mode", true}, {"auto_mapping", nullptr}};
@@ -43,7 +48,11 @@ Json common_config(const Family& family, const Architecture& architecture, const
 }  // namespace
 
 AdapterSource adapter_source(const std::string& path, const Registry& registry) {
-  auto folder = std::make_shared<PeftFolder>(PeftFolder::open(path));
+  return adapter_source(PeftFolder::open(path), registry);
+}
+
+AdapterSource adapter_source(PeftFolder given, const Registry& registry) {
+  auto folder = std::make_shared<PeftFolder>(std::move(given));
   std::string type = folder->config().text("peft_type", "");
   const PeftType* known = registry.find_fact<PeftType>(type);
   if (!known) {
@@ -103,6 +112,15 @@ void AdapterSet::load(Model& model) {
   }
 }
 
+std::vector<MergeRule> AdapterSet::merge_rules(const Model& model) const {
+  std::vector<MergeRule> all;
+  for (const Member& member : adapters_) {
+    WholeTensors own = member.folder->read(member.adapter->peft_tensors(), model.weights());
+    for (MergeRule& rule : member.adapter->merge_rules(own)) all.push_back(std::move(rule));
+  }
+  return all;
+}
+
 std::vector<AdapterTensor> AdapterSet::trained_beside(Model& model) const {
   StoredForm form(family_, model.architecture());
   std::map<std::string, std::vector<std::pair<TensorPlace, const Parameter*>>> by_stored_name;
@@ -140,8 +158,10 @@ void AdapterSet::write(const std::string& folder, Model& model, const std::strin
   });
   const Group& world = model.weights().units.front()->zero().mesh.world();
   std::vector<AdapterTensor> beside = trained_beside(model);
+  std::string hash = on_first_rank(world, base, [&] { return is_model_folder(base) ? hash_of_model(base) : std::string(); });
   for (const Member& member : adapters_) {
     Json config = common_config(family_, model.architecture(), base);
+    if (!hash.empty()) config["echelon_base_hash"] = hash;
     config.update(member.adapter->peft_config());
     member.adapter->complete(values);
     std::vector<AdapterTensor> tensors = member.adapter->peft_tensors();

@@ -21,6 +21,7 @@ struct AdapterSource {
 
 /// The adapter of a PEFT folder. Errors: Error::input.
 AdapterSource adapter_source(const std::string& folder, const Registry& registry);
+AdapterSource adapter_source(PeftFolder folder, const Registry& registry);
 
 class AdapterSet {
  public:
@@ -34,6 +35,8 @@ class AdapterSet {
   /// Gives the adapters' tensors the values of their folders or those that derive from the base, which is loaded. Collective.
   /// Errors: Error::input for a folder whose tensors do not fit.
   void load(Model& model);
+  /// How all of them, which come from folders, become part of the base. Errors: Error::input.
+  std::vector<MergeRule> merge_rules(const Model& model) const;
   /// Writes each adapter as a PEFT folder: `folder` itself, or below it by name where there are several. Collective.
   /// `base` goes into the config. Errors: Error::storage.
   void write(const std::string& folder, Model& model, const std::string& base) const;

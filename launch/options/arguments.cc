@@ -161,6 +161,16 @@ ExportArguments export_arguments(const CommandLine& line) {
           .max_shard_bytes = parse_bytes(FLAGS_max_shard_size, "--max_shard_size")};
 }
 
+MergeArguments merge_arguments(const CommandLine& line) {
+  layout(line.overrides);
+  return {.model = required(FLAGS_model, "--model"), .adapter = required(FLAGS_adapter, "--adapter"), .out = required(FLAGS_out, "--out")};
+}
+
+MergeArguments unmerge_arguments(const CommandLine& line) {
+  layout(line.overrides);
+  return {.model = required(FLAGS_model, "--model"), .adapter = "", .out = required(FLAGS_out, "--out")};
+}
+
 StartArguments start_arguments() {
   if (FLAGS_launcher != "auto" && FLAGS_launcher != "mpirun" && FLAGS_launcher != "srun") {
     throw Error::usage("--launcher", "unknown launcher")
@@ -184,6 +194,8 @@ void check_arguments(const CommandLine& line) {
   if (name == "forward") forward_arguments(line);
   if (name == "generate") generate_arguments(line);
   if (name == "export") export_arguments(line);
+  if (name == "merge") merge_arguments(line);
+  if (name == "unmerge") unmerge_arguments(line);
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {

@@ -73,6 +73,12 @@ struct ExportArguments {
 };
 ExportArguments export_arguments(const CommandLine& line);
 
+struct MergeArguments {
+  std::string model, adapter, out;
+};
+MergeArguments merge_arguments(const CommandLine& line);
+MergeArguments unmerge_arguments(const CommandLine& line);
+
 /// How ranks are started.
 struct StartArguments {
   int ranks = 0;  ///< 0: as many as GPUs are visible, else 1

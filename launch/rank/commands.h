@@ -16,5 +16,7 @@ int run_eval(const CommandLine& line, Session& session);
 int run_forward(const CommandLine& line, Session& session);
 int run_generate(const CommandLine& line, Session& session);
 int run_export(const CommandLine& line, Session& session);
+int run_merge(const CommandLine& line, Session& session);
+int run_unmerge(const CommandLine& line, Session& session);
 
 }  // namespace echelon

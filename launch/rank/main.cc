@@ -23,7 +23,8 @@ using Runner = std::function<int(const CommandLine&, Session&)>;
 const std::map<std::string, Runner>& runners() {
   static const std::map<std::string, Runner> all{
       {"train", run_train}, {"batches", run_batches}, {"eval", run_eval},
-      {"forward", run_forward}, {"generate", run_generate}, {"export", run_export}};
+      {"forward", run_forward}, {"generate", run_generate}, {"export", run_export},
+      {"merge", run_merge}, {"unmerge", run_unmerge}};
   return all;
 }
 

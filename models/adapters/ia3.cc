@@ -58,6 +58,19 @@ class Scaling : public Adapter {
             {"fan_in_fan_out", turned}, {"init_ia3_weights", true}};
   }
 
+  std::vector<MergeRule> merge_rules(const WholeTensors& own) const override {
+    std::vector<MergeRule> rules;
+    for (const Site& site : sites_) {
+      for (size_t i = 0; i < site.module.linears.size(); ++i) {
+        const Linear& linear = *site.module.linears[i];
+        at::Tensor factors = own.at(site.factors[site.scales_input ? 0 : i]).to(at::kDouble);
+        rules.push_back({.parameter = linear.weight().name(), .scale = site.scales_input ? factors.unsqueeze(0) : factors.unsqueeze(1)});
+        if (!site.scales_input && linear.bias()) rules.push_back({.parameter = linear.bias()->name(), .scale = factors});
+      }
+    }
+    return rules;
+  }
+
   std::vector<AdapterTensor> peft_tensors() const override {
     std::vector<AdapterTensor> all;
     for (const Site& site : sites_) {

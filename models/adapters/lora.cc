@@ -11,6 +11,7 @@
 #include "cluster/base/registry.h"
 #include "models/adapter.h"
 #include "models/adapters/lora.pb.h"
+#include "models/kernels/ordered_product.h"
 
 namespace echelon {
 
@@ -111,6 +112,7 @@ class LowRank : public Adapter {
   }
 
   WholeTensors derive_values(Model& model) override;
+  std::vector<MergeRule> merge_rules(const WholeTensors& own) const override;
   Json peft_config() const override;
   std::vector<AdapterTensor> peft_tensors() const override;
 
@@ -306,6 +308,28 @@ WholeTensors LowRank::derive_values(Model& model) {
     derive_for(sites_[site], weight, static_cast<int>(site) % world.size(), world, values);
   });
   return values;
+}
+
+std::vector<MergeRule> LowRank::merge_rules(const WholeTensors& own) const {
+  std::vector<MergeRule> rules;
+  for (const Site& site : sites_) {
+    if (site.module.embedding) {
+      at::Tensor a = own.at(site.a), b = own.at(site.b);
+      rules.push_back({.parameter = site.module.embedding->weight().name(), .shift = [=, scale = site.scale](int64_t row, int64_t rows) {
+        return ordered_product(a.narrow(0, row, rows), b.t()) * scale;
+      }});
+      continue;
+    }
+    at::Tensor a = own.at(site.a);
+    for (size_t i = 0; i < site.linears.size(); ++i) {
+      at::Tensor b = own.at(site.linears[i]->name());
+      MergeRule rule{.parameter = site.module.linears[i]->weight().name()};
+      rule.shift = [=, scale = site.scale](int64_t row, int64_t rows) { return ordered_product(b.narrow(0, row, rows), a) * scale; };
+      if (options_.dora()) rule.row_lengths = own.at(tensor(site.module.linears[i]->name(), "lora_magnitude_vector")).to(at::kDouble).unsqueeze(1);
+      rules.push_back(std::move(rule));
+    }
+  }
+  return rules;
 }
 
 Json LowRank::peft_config() const {

@@ -1,18 +1,14 @@
 // Writing a model folder from all ranks.
-#include <filesystem>
 #include <map>
 #include <optional>
 
-#include <fcntl.h>
-
 #include <ATen/ATen.h>
 
-#include "cluster/base/descriptor.h"
 #include "cluster/base/files.h"
 #include "cluster/base/safetensors.h"
-#include "comm/agree.h"
 #include "comm/together.h"
 #include "models/interchange/config_writer.h"
+#include "models/interchange/staged_folder.h"
 #include "models/interchange/stored_form.h"
 #include "models/interchange/tensor_list.h"
 #include "models/interchange/tokenizer_files.h"
@@ -20,8 +16,6 @@
 namespace echelon {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 DType dtype_of(at::ScalarType dtype) {
   switch (dtype) {
@@ -75,66 +69,32 @@ Plan make_plan(const Architecture& architecture, const StoredForm& form, const F
 class FolderWriter {
  public:
   FolderWriter(std::string folder, Model& model, const Json& config, const FolderOptions& options)
-      : folder_(std::move(folder)),
+      : folder_(folder),
         model_(model),
         config_(config),
         options_(options),
         family_(find_family(config.at("model_type"), "config", Error::Kind::internal)),
         form_(family_, model.architecture()),
-        world_(model.weights().units.front()->zero().mesh.world()) {
-    while (folder_.size() > 1 && folder_.ends_with('/')) folder_.pop_back();
-  }
+        world_(model.weights().units.front()->zero().mesh.world()),
+        staged_(folder, world_) {}
 
   void run() {
     plan_ = make_plan(model_.architecture(), form_, options_);
-    make_staging();
-    try {
-      on_every_rank(world_, folder_, [this] { open_files(); });
-      model_.weights().visit_whole(
-          [](FlatShard& shard) { return shard.master(); },
-          [this](const Parameter& parameter, const at::Tensor& whole) { visit(parameter, whole); });
-      on_every_rank(world_, folder_, [this] { finish_files(); });
-      on_every_rank(world_, folder_, [this] { commit(); });
-    } catch (...) {
-      files_.clear();
-      if (world_.rank() == 0) remove(staging_);
-      throw;
-    }
+    on_every_rank(world_, folder_, [this] { open_files(); });
+    model_.weights().visit_whole([](FlatShard& shard) { return shard.master(); },
+                                 [this](const Parameter& parameter, const at::Tensor& whole) { visit(parameter, whole); });
+    on_every_rank(world_, folder_, [this] { finish_files(); });
+    on_every_rank(world_, folder_, [this] { commit(); });
   }
 
  private:
-  void make_staging() {
-    on_every_rank(world_, folder_, [this] {
-      if (world_.rank() != 0) return;
-      check_replaceable();
-      make_folders(folder_of(folder_));
-      staging_ = fmt::format("{}.partial-{}", folder_, random_name());
-      make_folders(staging_);
-    });
-    staging_ = agree_text(world_, staging_, 0, folder_);
-  }
-
-  /// A folder may be replaced when all it holds is what an export writes.
-  void check_replaceable() const {
-    if (!exists(folder_)) return;
-    if (!is_folder(folder_)) throw Error::storage(folder_, "is not a folder");
-    for (const std::string& name : list_folder(folder_)) {
-      bool ours =
-          name == "config.json" || name == "generation_config.json" || is_tokenizer_file(name) ||
-          (name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")));
-      if (!ours)
-        throw Error::storage(folder_, fmt::format("holds \"{}\", which is no part of a model", name))
-            .remedy("name another folder");
-    }
-  }
-
   bool is_mine(size_t shard) const { return static_cast<int>(shard % world_.size()) == world_.rank(); }
 
   void open_files() {
     files_.resize(plan_.shards.size());
     for (size_t shard = 0; shard < plan_.shards.size(); ++shard) {
       if (!is_mine(shard)) continue;
-      files_[shard] = std::make_unique<SafetensorsWriter>(join_path(staging_, shard_name(shard, plan_.shards.size())),
+      files_[shard] = std::make_unique<SafetensorsWriter>(staged_.path(shard_name(shard, plan_.shards.size())),
                                                           plan_.shards[shard],
                                                           std::map<std::string, std::string>{{"format", "pt"}});
     }
@@ -174,45 +134,29 @@ class FolderWriter {
   void commit() {
     if (world_.rank() != 0) return;
     write_small_files();
-    if (plan_.shards.size() > 1) plan_.index.write(join_path(staging_, "model.safetensors.index.json"));
-    fsync_folder(staging_);
-    take_place();
-    fsync_folder(folder_of(folder_));
+    if (plan_.shards.size() > 1) plan_.index.write(staged_.path("model.safetensors.index.json"));
+    staged_.commit();
   }
 
   void write_small_files() const {
     Json config = completed_config(config_, model_.architecture());
-    write_file_atomically(join_path(staging_, "config.json"), config_text(config, options_.dtype));
-    if (!options_.tokenizer_from.empty()) copy_tokenizer(options_.tokenizer_from, staging_);
+    write_file_atomically(staged_.path("config.json"), config_text(config, options_.dtype));
+    if (!options_.tokenizer_from.empty()) copy_tokenizer(options_.tokenizer_from, staged_.path());
     if (!family_.is_generative() || !model_.architecture().head) return;
     std::string theirs = join_path(options_.tokenizer_from, "generation_config.json");
     bool has_theirs = !options_.tokenizer_from.empty() && exists(theirs);
-    write_file_atomically(join_path(staging_, "generation_config.json"),
+    write_file_atomically(staged_.path("generation_config.json"),
                           has_theirs ? read_file(theirs, Error::Kind::input, 1 << 20) : generation_config_text(config));
   }
 
-  /// One rename; an earlier model is exchanged for the new one, so that there is a whole one at any time.
-  void take_place() const {
-    if (::rename(staging_.c_str(), folder_.c_str()) == 0) return;
-    if (errno != ENOTEMPTY && errno != EEXIST) throw system_error(Error::Kind::storage, folder_, "put in place");
-    if (::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, folder_.c_str(), RENAME_EXCHANGE) != 0) {
-      throw system_error(Error::Kind::storage, folder_, "replace");
-    }
-    remove(staging_);
-  }
-
-  static void remove(const std::string& folder) {
-    std::error_code ignored;  // what is left behind is named .partial-… and does no harm
-    fs::remove_all(folder, ignored);
-  }
-
-  std::string folder_, staging_;
+  std::string folder_;
   Model& model_;
   const Json& config_;
   const FolderOptions& options_;
   const Family& family_;
   StoredForm form_;
   const Group& world_;
+  StagedFolder staged_;
   Plan plan_;
   std::vector<std::unique_ptr<SafetensorsWriter>> files_;  // null: another rank's
   std::optional<Error> failure_;

@@ -91,16 +91,27 @@ PeftFolder PeftFolder::open(const std::string& path) {
   return folder;
 }
 
+PeftFolder PeftFolder::in_record(SafetensorsFile record, const std::string& path) {
+  auto config = record.metadata().find("adapter_config");
+  if (config == record.metadata().end()) throw Error::input(path, "holds no adapter");
+  PeftFolder folder;
+  folder.path_ = path;
+  folder.prefix_ = "adapter.";
+  folder.config_ = parse_json(config->second, path);
+  folder.tensors_ = std::move(record);
+  return folder;
+}
+
 WholeTensors PeftFolder::read(const std::vector<AdapterTensor>& tensors, const Weights& weights) const {
   WholeTensors values;
   std::vector<std::string> missing, unexpected;
   std::map<std::string, const AdapterTensor*> by_key;
   for (const AdapterTensor& tensor : tensors) {
-    by_key[key_of(tensor)] = &tensor;
-    if (!tensor.only_read && !tensors_.find(key_of(tensor))) missing.push_back(key_of(tensor));
+    by_key[prefix_ + key_of(tensor)] = &tensor;
+    if (!tensor.only_read && !tensors_.find(prefix_ + key_of(tensor))) missing.push_back(key_of(tensor));
   }
   for (const TensorEntry& entry : tensors_.entries()) {
-    if (!by_key.contains(entry.name)) unexpected.push_back(entry.name);
+    if (entry.name.starts_with(prefix_) && !by_key.contains(entry.name)) unexpected.push_back(entry.name);
   }
   std::string place = join_path(path_, "adapter_model.safetensors");
   if (!missing.empty() || !unexpected.empty()) {
@@ -108,9 +119,9 @@ WholeTensors PeftFolder::read(const std::vector<AdapterTensor>& tensors, const W
         .got(unexpected.empty() ? "no tensors beyond those expected" : "unexpected " + listed(unexpected))
         .expected(missing.empty() ? "no further tensors" : "also " + listed(missing));
   }
-  for (const TensorEntry& entry : tensors_.entries()) {
-    const AdapterTensor& tensor = *by_key.at(entry.name);
-    split(tensor, values_of(tensors_, entry, tensor, place), weights, values);
+  for (const auto& [key, tensor] : by_key) {
+    const TensorEntry* entry = tensors_.find(key);
+    if (entry) split(*tensor, values_of(tensors_, *entry, *tensor, place), weights, values);
   }
   return values;
 }

@@ -16,7 +16,12 @@ class PeftFolder {
   /// Errors: Error::input when it is no folder, a file is missing or damaged, or the weights are a pickle.
   static PeftFolder open(const std::string& path);
 
+  /// The adapter that a merge record keeps: its config in the metadata, its tensors behind "adapter.".
+  static PeftFolder in_record(SafetensorsFile record, const std::string& path);
+
   const std::string& path() const { return path_; }
+  const Json& json() const { return config_; }
+  const SafetensorsFile& tensors() const { return tensors_; }
   ConfigReader config() const { return {config_, path_ + "/adapter_config.json", Error::Kind::input}; }
 
   /// The whole values of all our tensors in `tensors`. Errors: Error::input with lists of missing and unexpected tensors, or
@@ -24,7 +29,7 @@ class PeftFolder {
   WholeTensors read(const std::vector<AdapterTensor>& tensors, const Weights& weights) const;
 
  private:
-  std::string path_;
+  std::string path_, prefix_;
   Json config_;
   SafetensorsFile tensors_;
 };

@@ -5,6 +5,7 @@
 //                                    {"do": "copy", "model": DIR, "out": DIR, "dp": 2, "tp": 1, "max_shard_bytes":
 //                                    4000},
 //                                    {"do": "copy_adapter", "model": DIR, "adapter": DIR, "out": DIR},
+//                                    {"do": "merge", "model": DIR, "adapter": DIR, "out": DIR, "back": DIR, "dp": 2},
 //                                    {"do": "generate", "model": DIR, "prompt": [1, 2], "max_new_tokens": 9, "tp": 2},
 //                                    …]
 //
@@ -21,6 +22,8 @@
 #include "launch/rank/forward.h"
 #include "launch/rank/generate.h"
 #include "launch/rank/loaded_model.h"
+#include "models/interchange/merge_folder.h"
+#include "runtime/trainer.h"
 
 namespace echelon {
 namespace {
@@ -56,6 +59,13 @@ void run_copy_adapter_job(const Json& job, const Group& world) {
   loaded.adapters->write(job.at("out"), loaded.model, job.at("model"));
 }
 
+void run_merge_job(const Json& job, const Group& world) {
+  Registry registry;
+  register_builtin_methods(registry);
+  merge_folder(job.at("model"), job.at("adapter"), job.at("out"), registry, world);
+  unmerge_folder(job.at("out"), job.at("back"), registry, world);
+}
+
 std::vector<int64_t> run_generate_job(const Json& job, const Group& world) {
   LoadedModel loaded(open_model(job.at("model")), world, layout_of(job), job.value("adapter", ""));
   return generate(loaded.model, loaded.mesh, job.at("prompt"),
@@ -72,6 +82,7 @@ Json run(const Json& job) {
     if (what == "forward") run_forward_job(job, world);
     if (what == "copy") run_copy_job(job, world);
     if (what == "copy_adapter") run_copy_adapter_job(job, world);
+    if (what == "merge") run_merge_job(job, world);
     if (what != "generate") return;
     std::vector<int64_t> ids = run_generate_job(job, world);
     if (world.rank() == 0) result["ids"] = ids;

@@ -3,7 +3,8 @@
     peft_judge.py model_driver [--models=6]
 
 For each pair of method and family: outputs of the adapted model within 2e-5; the folder that is written back holds the same
-tensors, and PEFT, given it, computes the same again. Methods that generate give the same greedy ids.
+tensors, and PEFT, given it, computes the same again. Where PEFT can merge: transformers computes the same from our merged folder,
+the same bytes on any number of ranks, and unmerging gives back the base's bytes.
 """
 
 import os
@@ -95,6 +96,11 @@ def inputs_for(tiny, method):
     return {name: values.contiguous() for name, values in inputs.items()}
 
 
+def read_bytes(folder, name):
+    with open(os.path.join(folder, name), "rb") as file:
+        return file.read()
+
+
 class Case:
     def __init__(self, tiny, method, folder):
         self.name = f"{method} on {tiny.name}"
@@ -113,12 +119,35 @@ class Case:
         adapted = peft.PeftModel.from_pretrained(base, folder).eval()
         return outputs_of(adapted, self.inputs)
 
+    def merges(self):
+        tied = getattr(self.tiny.model.config, "tie_word_embeddings", False) and not self.tiny.bare
+        return self.method not in POSITIONS and not (self.method == "lora_embedding" and tied)
+
     def jobs(self):
         common = {"model": self.tiny.folder, "adapter": self.stem}
-        return [
+        merge = common | {"do": "merge"}
+        merges = [merge | {"out": f"{self.stem}.merged{n}", "back": f"{self.stem}.back{n}", "dp": n} for n in (1, 3)]
+        return (merges if self.merges() else []) + [
             common | {"do": "forward", "input": self.stem + ".in", "output": self.stem + ".out"} | self.tiny.layout(),
             common | {"do": "copy_adapter", "out": self.stem + ".copy"} | self.tiny.layout(),
         ]
+
+    def merge_verdict(self):
+        if not self.merges():
+            return []
+        wrong = []
+        for name in os.listdir(self.stem + ".merged1"):
+            if read_bytes(self.stem + ".merged1", name) != read_bytes(self.stem + ".merged3", name):
+                wrong.append(f"merged {name} depends on ranks")
+        for name in os.listdir(self.tiny.folder):
+            if read_bytes(self.tiny.folder, name) != read_bytes(self.stem + ".back3", name):
+                wrong.append(f"unmerging does not give {name} back")
+        merged = self.tiny.class_().from_pretrained(self.stem + ".merged3", attn_implementation="eager", **self.tiny.loading).eval()
+        for name, values in outputs_of(merged, self.inputs).items():
+            error = (values - self.expected[name]).abs().max().item()
+            if not error <= 2e-5:
+                wrong.append(f"{name} of the merged model is off by {error:.3g}")
+        return wrong
 
     def verdict(self, answers):
         errors = [answer["error"] for answer in answers if "error" in answer]
@@ -130,6 +159,7 @@ class Case:
         if set(theirs) != set(ours):
             wrong.append(f"tensors differ: {sorted(set(theirs) ^ set(ours))}")
         wrong += [f"{name} is not written as read" for name in set(theirs) & set(ours) if not torch.equal(theirs[name], ours[name])]
+        wrong += self.merge_verdict()
         again = self.by_peft(self.stem + ".copy")
         for name, values in self.expected.items():
             for what, other in (("ours", given.get(name)), ("PEFT on our folder", again.get(name))):
@@ -148,10 +178,10 @@ def judge(driver, count, folder):
         if (method, tiny.family) not in ABSENT
     ]
     jobs = [job for case in cases for job in case.jobs()]
-    answers = run_jobs(driver, folder, jobs)
+    answers = iter(run_jobs(driver, folder, jobs))
     failures, worst = [], 0.0
-    for i, case in enumerate(cases):
-        wrong, error = case.verdict(answers[2 * i : 2 * i + 2])
+    for case in cases:
+        wrong, error = case.verdict([next(answers) for _ in case.jobs()])
         failures += [f"{case.name}: {each}" for each in wrong]
         worst = max(worst, error)
     return failures, f"{len(cases)} adapted models, largest error {worst:.2g}"
