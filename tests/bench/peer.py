@@ -7,6 +7,7 @@ losses and step times.
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokens", required=True)
+    parser.add_argument("--adapter", default="", help="PEFT folder to train")
     parser.add_argument("--meeting", default="", help="file over which several ranks find each other")
     for name, default in (("rank", 0), ("ranks", 1), ("threads", 1), ("steps", 40), ("batch", 4), ("length", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -35,15 +37,22 @@ def load(options):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(options.model)
-    config.activation_function = "gelu_pytorch_tanh"  # the same function as gelu_new, in one kernel
-    return AutoModelForCausalLM.from_pretrained(
+    if config.model_type == "gpt2":
+        config.activation_function = "gelu_pytorch_tanh"  # the same function as gelu_new, in one kernel
+    model = AutoModelForCausalLM.from_pretrained(
         options.model, config=config, attn_implementation="sdpa", dtype=torch.float32
     )
+    if not options.adapter:
+        return model
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, options.adapter, is_trainable=True)
 
 
 def optimizer_for(model, rate):
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
+    learning = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in learning if p.dim() > 1]
+    others = [p for p in learning if p.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
@@ -69,8 +78,17 @@ def train_step(model, optimizer, inputs, targets, precision):
     return loss.detach()
 
 
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main():
     options = parse()
+    import transformers  # noqa: F401
+
+    if options.adapter:
+        import peft  # noqa: F401
+    idle = peak_bytes()
     torch.set_num_threads(options.threads)
     model = load(options).train()
     if options.ranks > 1:
@@ -90,7 +108,7 @@ def main():
         seconds.append(time.perf_counter() - begin)
         losses.append(float(loss) / options.ranks)
     if options.rank == 0:
-        print(json.dumps({"losses": losses, "seconds": seconds}), flush=True)
+        print(json.dumps({"losses": losses, "seconds": seconds, "memory": peak_bytes() - idle}), flush=True)
     if options.ranks > 1:
         dist.barrier()  # a rank that leaves first can leave the others waiting for it
         dist.destroy_process_group()

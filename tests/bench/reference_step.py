@@ -3,7 +3,10 @@
 A GPT-2 of 6 layers, width 384, 6 heads and 8,192 tied tokens takes 4 x 256 tokens a step with AdamW and clipping at 1.
 Echelon with ZeRO-3 and its peer (PyTorch eager on one rank, DDP over gloo on more) start from the same weights and see
 the same tokens; rounds alternate A B B A. Losses must agree before a time counts. Warm-up steps are left out. Printed:
-medians with quartiles and their ratio, which counts only where the quartiles do not cross.
+medians with quartiles and their ratio, which counts only where the quartiles do not cross, and peak memory above that of the
+same program when it has only loaded its libraries.
+
+With --task=lora a Llama of 20 million parameters is tuned with LoRA of rank 16 on all its linears, beside PEFT.
 """
 
 import argparse
@@ -39,6 +42,7 @@ sharding {{ zero: {zero} }}
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--task", choices=("full", "lora"), default="full", help="what is trained (full)")
     parser.add_argument("--ranks", default="1,2,4", help="numbers of ranks, comma-separated (1,2,4)")
     parser.add_argument("--rounds", type=int, default=6, help="runs of each side (6)")
     parser.add_argument("--steps", type=int, default=30, help="steps of a run, warm-up included (30)")
@@ -73,12 +77,32 @@ def write_tokens(prefix, count):
     Path(f"{prefix}.meta.json").write_text(json.dumps(meta))
 
 
-def write_model(folder):
+def write_llama_and_adapter(folder):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=8,
+        num_attention_heads=6,
+        max_position_embeddings=LENGTH,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(folder / "model")
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(model, lora).save_pretrained(folder / "adapter")
+
+
+def write_gpt2(folder):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     torch.manual_seed(1)
     config = GPT2Config(
         vocab_size=VOCABULARY,
@@ -92,12 +116,12 @@ def write_model(folder):
         bos_token_id=0,
         eos_token_id=0,
     )
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    GPT2LMHeadModel(config).save_pretrained(folder / "model")
 
 
 def write_inputs(folder, options):
     write_tokens(folder / "tokens", options.steps * BATCH * LENGTH + 1)
-    write_model(folder / "model")
+    {"full": write_gpt2, "lora": write_llama_and_adapter}[options.task](folder)
     recipe = RECIPE.format(
         steps=options.steps,
         precision=options.precision,
@@ -119,11 +143,20 @@ def run_echelon(folder, ranks, options):
         str(folder / "reference_step.textproto"),
         f"--ranks={ranks}",
         f"--out={out}",
+        *([f"--adapter={folder}/adapter"] if options.task == "lora" else []),
     ]
     finish(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), "echelon train")
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
-    return [line["loss"] for line in steps], [line["step_seconds"] for line in steps]
+    memory = steps[-1]["memory_peak_bytes"] - idle_bytes([f"{options.build}/bin/echelon-rank", "--version"])
+    return [line["loss"] for line in steps], [line["step_seconds"] for line in steps], memory
+
+
+def idle_bytes(command):
+    """Peak memory of a program that has loaded its libraries and done nothing."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, _, usage = os.wait4(process.pid, 0)
+    return usage.ru_maxrss * 1024
 
 
 def run_peer(folder, ranks, options):
@@ -146,6 +179,7 @@ def run_peer(folder, ranks, options):
             f"--length={LENGTH}",
             f"--rate={RATE}",
             f"--precision={options.precision}",
+            *([f"--adapter={folder}/adapter"] if options.task == "lora" else []),
         ]
         bind = ["taskset", "-c", str(cores[rank])] if 1 < ranks <= len(cores) and threads == 1 else []
         processes.append(
@@ -159,7 +193,7 @@ def run_peer(folder, ranks, options):
         )
     outputs = finish_all(processes, "peer.py")
     result = json.loads(outputs[0].strip().splitlines()[-1])
-    return result["losses"], result["seconds"]
+    return result["losses"], result["seconds"], result["memory"]
 
 
 def finish_all(processes, name):
@@ -188,29 +222,29 @@ def disagreement(ours, theirs):
 
 
 def compare(folder, ranks, options):
-    """Step seconds of both sides over all rounds, warm-up left out."""
-    seconds = {run_echelon: [], run_peer: []}
+    """Step seconds of both sides over all rounds, warm-up left out; the largest difference of losses; memory's ratio."""
+    seconds, memory = {run_echelon: [], run_peer: []}, {}
     worst = 0.0
     for round_number in range(options.rounds):
         order = (run_echelon, run_peer) if round_number % 2 == 0 else (run_peer, run_echelon)
         losses = {}
         for side in order:
-            losses[side], times = side(folder, ranks, options)
+            losses[side], times, memory[side] = side(folder, ranks, options)
             seconds[side] += times[options.warmup :]
         worst = max(worst, disagreement(losses[run_echelon], losses[run_peer]))
     if worst > AGREE[options.precision]:
         sys.exit(f"losses at {ranks} ranks differ by {worst:.1e} relative: no time counts")
-    return np.array(seconds[run_echelon]), np.array(seconds[run_peer]), worst
+    return np.array(seconds[run_echelon]), np.array(seconds[run_peer]), worst, memory[run_echelon] / memory[run_peer]
 
 
-def report(ranks, ours, theirs, worst):
+def report(ranks, ours, theirs, worst, memory):
     low, middle, high = np.percentile(ours, [25, 50, 75]) * 1000
     peer_low, peer_middle, peer_high = np.percentile(theirs, [25, 50, 75]) * 1000
     crossing = low <= peer_high and peer_low <= high
     print(
         f"{ranks:>5}  {'eager' if ranks == 1 else 'DDP gloo':<9} {middle:7.1f} [{low:.1f}, {high:.1f}]   "
         f"{peer_middle:7.1f} [{peer_low:.1f}, {peer_high:.1f}]   {peer_middle / middle:5.2f}x  "
-        f"{'quartiles cross' if crossing else 'counts':<15}  losses within {worst:.0e}",
+        f"{'quartiles cross' if crossing else 'counts':<15}  losses within {worst:.0e}  memory {memory:.2f}x",
         flush=True,
     )
 

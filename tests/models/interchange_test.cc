@@ -68,6 +68,7 @@ class Distinct : public TensorReader {
   explicit Distinct(const Architecture& architecture) {
     for (const NamedShape& tensor : tensors_of(architecture)) sizes_[tensor.name] = tensor.sizes;
   }
+  bool has(const std::string& name) const override { return sizes_.contains(name); }
   at::Tensor read(const std::string& name, const Slice& slice) override {
     return keyed_normal(Seed(7).with(name), sizes_.at(name), slice);
   }
