@@ -30,7 +30,6 @@ struct AdapterTensor {
   int64_t columns = 1;           ///< of the grid
   std::vector<int64_t> shape;    ///< as stored; the joined parts are reshaped to it
   bool prefixed = true;
-  bool only_read = false;        ///< PEFT may have stored it; it is a tensor of the base, and never written
 };
 
 /// Adds tensors to a model and changes what its layers compute; the model's own tensors stay frozen.

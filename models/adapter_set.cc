@@ -33,6 +33,8 @@ std::string name_in(const google::protobuf::Any& options) {
   return message->GetReflection()->GetString(*message, descriptor->FindFieldByName("name"));
 }
 
+bool everything(const Parameter&) { return true; }
+
 bool is_own(const Parameter& parameter) { return !parameter.name().starts_with("adapters."); }
 
 /// A folder of a model, not a checkpoint of a run.
@@ -43,6 +45,22 @@ Json common_config(const Family& family, const Architecture& architecture, const
   Json config{{"base_model_name_or_path", base}, {"revision", nullptr}, {"inference_mode", true}, {"auto_mapping", nullptr}};
   config["task_type"] = family.is_generative() && architecture.head ? "CAUSAL_LM" : "FEATURE_EXTRACTION";
   return config;
+}
+
+std::string module_of(const std::string& name) { return name.substr(0, name.rfind('.')); }
+
+/// The modules of which every tensor of `all` is in `beside`, as PEFT names what is trained in full; null: none.
+Json whole_modules(const std::vector<AdapterTensor>& all, const std::vector<AdapterTensor>& beside) {
+  std::set<std::string> trained, modules;
+  for (const AdapterTensor& tensor : beside) trained.insert(tensor.key);
+  for (const AdapterTensor& tensor : beside) {
+    std::string module = module_of(tensor.key);
+    bool whole = std::all_of(all.begin(), all.end(), [&](const AdapterTensor& each) {
+      return !each.key.starts_with(module + ".") || trained.contains(each.key);
+    });
+    if (whole) modules.insert(module);
+  }
+  return modules.empty() ? Json(nullptr) : Json(modules);
 }
 
 }  // namespace
@@ -79,11 +97,23 @@ AdapterSet::AdapterSet(const Registry& registry, const Family& family, std::vect
 
 void AdapterSet::attach(Model& model) {
   if (adapters_.empty() && trainable_.empty()) return;
+  // Tensors of the base that come with an adapter learn with it. PEFT also stores the table of an adapted embedding as it was.
+  std::set<std::string> stored;
+  Architecture with_copies = model.architecture();   // PEFT stores both names of a tied tensor
+  with_copies.tied = false;
+  for (Member& member : adapters_) {
+    if (!member.folder) continue;
+    member.beside = member.folder->among(stored_beside(model, with_copies, everything));
+    for (const AdapterTensor& tensor : member.beside) {
+      if (tensor.key.ends_with(".base_layer.weight")) continue;
+      for (const AdapterTensor::Part& part : tensor.parts) stored.insert(part.parameter);
+    }
+  }
   std::vector<std::regex> patterns;
   for (const std::string& pattern : trainable_) patterns.push_back(compiled(pattern));
   std::vector<bool> used(patterns.size());
   model.freeze([&](const Parameter& parameter) {
-    bool learns = false;
+    bool learns = stored.contains(parameter.name());
     for (size_t i = 0; i < patterns.size(); ++i) {
       if (!std::regex_search(parameter.name(), patterns[i])) continue;
       learns = used[i] = true;
@@ -101,7 +131,9 @@ void AdapterSet::attach(Model& model) {
 void AdapterSet::load(Model& model) {
   for (Member& member : adapters_) {
     if (member.folder) {
-      model.weights().assign(member.folder->read(member.adapter->peft_tensors(), model.weights()));
+      std::vector<AdapterTensor> tensors = member.adapter->peft_tensors();
+      tensors.insert(tensors.end(), member.beside.begin(), member.beside.end());
+      model.weights().assign(member.folder->read(tensors, model.weights()));
       continue;
     }
     WholeTensors values = member.adapter->derive_values(model);
@@ -112,24 +144,33 @@ void AdapterSet::load(Model& model) {
   }
 }
 
+void AdapterSet::refuse_trained_base() const {
+  for (const Member& member : adapters_) {
+    for (const AdapterTensor& tensor : member.beside) {
+      if (tensor.key.ends_with(".base_layer.weight")) continue;   // PEFT stores the table of an adapted embedding as it was
+      throw Error::input(member.folder->path(), fmt::format("holds \"{}\", a tensor of the base trained in full, which cannot be folded in", tensor.key));
+    }
+  }
+}
+
 std::vector<MergeRule> AdapterSet::merge_rules(const Model& model) const {
   std::vector<MergeRule> all;
   for (const Member& member : adapters_) {
-    WholeTensors own = member.folder->read(member.adapter->peft_tensors(), model.weights());
+    std::vector<AdapterTensor> tensors = member.adapter->peft_tensors();
+    tensors.insert(tensors.end(), member.beside.begin(), member.beside.end());
+    WholeTensors own = member.folder->read(tensors, model.weights());
     for (MergeRule& rule : member.adapter->merge_rules(own)) all.push_back(std::move(rule));
   }
   return all;
 }
 
-std::vector<AdapterTensor> AdapterSet::trained_beside(Model& model) const {
-  StoredForm form(family_, model.architecture());
+std::vector<AdapterTensor> AdapterSet::stored_beside(const Model& model, const Architecture& architecture,
+                                                     const std::function<bool(const Parameter&)>& chooses) const {
+  StoredForm form(family_, architecture);
   std::map<std::string, std::vector<std::pair<TensorPlace, const Parameter*>>> by_stored_name;
-  for (const FlatShard* shard : model.weights().trained()) {
-    for (const Parameter* parameter : shard->parameters()) {
-      if (!is_own(*parameter)) continue;
-      TensorPlace place = form.places(parameter->name()).front();
-      by_stored_name[place.name].push_back({place, parameter});
-    }
+  for (const Parameter* parameter : model.weights().parameters()) {
+    if (!is_own(*parameter) || !chooses(*parameter)) continue;
+    for (const TensorPlace& place : form.places(parameter->name())) by_stored_name[place.name].push_back({place, parameter});
   }
   std::vector<AdapterTensor> all;
   for (auto& [name, pieces] : by_stored_name) {
@@ -157,17 +198,21 @@ void AdapterSet::write(const std::string& folder, Model& model, const std::strin
     if (adapts(&parameter)) values[parameter.name()] = whole.cpu().clone();
   });
   const Group& world = model.weights().units.front()->zero().mesh.world();
-  std::vector<AdapterTensor> beside = trained_beside(model);
+  std::vector<AdapterTensor> beside = stored_beside(model, model.architecture(), [](const Parameter& parameter) { return parameter.trained(); });
   std::string hash = on_first_rank(world, base, [&] { return is_model_folder(base) ? hash_of_model(base) : std::string(); });
   for (const Member& member : adapters_) {
     Json config = common_config(family_, model.architecture(), base);
     if (!hash.empty()) config["echelon_base_hash"] = hash;
     config.update(member.adapter->peft_config());
     member.adapter->complete(values);
+    config["modules_to_save"] = whole_modules(stored_beside(model, model.architecture(), everything), beside);
     std::vector<AdapterTensor> tensors = member.adapter->peft_tensors();
-    std::erase_if(tensors, [](const AdapterTensor& tensor) { return tensor.only_read; });
-    tensors.insert(tensors.end(), beside.begin(), beside.end());
-    config["modules_to_save"] = nullptr;
+    std::set<std::string> wrapped;   // modules, as PEFT names them
+    for (const AdapterTensor& tensor : tensors) wrapped.insert(tensor.key.substr(0, std::min(tensor.key.find(".lora_"), tensor.key.find(".ia3_"))));
+    for (AdapterTensor tensor : beside) {
+      if (wrapped.contains(module_of(tensor.key))) tensor.key.insert(tensor.key.rfind('.'), ".base_layer");
+      tensors.push_back(std::move(tensor));
+    }
     write_peft_folder(adapters_.size() == 1 ? folder : join_path(folder, member.name), config, tensors, values, world);
   }
 }

@@ -1,6 +1,7 @@
 // The adapters of one run, with what trains beside them.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +36,8 @@ class AdapterSet {
   /// Gives the adapters' tensors the values of their folders or those that derive from the base, which is loaded. Collective.
   /// Errors: Error::input for a folder whose tensors do not fit.
   void load(Model& model);
+  /// Errors: Error::input when a folder holds tensors of the base that differ from it: they cannot be folded in and out.
+  void refuse_trained_base() const;
   /// How all of them, which come from folders, become part of the base. Errors: Error::input.
   std::vector<MergeRule> merge_rules(const Model& model) const;
   /// Writes each adapter as a PEFT folder: `folder` itself, or below it by name where there are several. Collective.
@@ -47,10 +50,13 @@ class AdapterSet {
     std::string name;
     std::shared_ptr<const PeftFolder> folder;
     bool loaded_with_base;
+    std::vector<AdapterTensor> beside = {};   ///< tensors of the base that its folder holds, too
   };
 
-  /// The model's own tensors that learn, as they are stored beside an adapter.
-  std::vector<AdapterTensor> trained_beside(Model& model) const;
+  /// The model's own tensors that `chooses` picks, as they are stored beside an adapter of this architecture. Errors:
+  /// Error::recipe for a part of one.
+  std::vector<AdapterTensor> stored_beside(const Model& model, const Architecture& architecture,
+                                           const std::function<bool(const Parameter&)>& chooses) const;
 
   const Family& family_;
   std::vector<Member> adapters_;

@@ -30,7 +30,10 @@ bool is_stop_requested() { return stop_requested; }
 
 Recipe checked_recipe(const std::string& name, const std::vector<std::string>& overrides, int ranks, const std::string& adapter = "") {
   LoadedRecipe loaded = read_recipe(name, overrides, find_installation().recipes);
-  if (!adapter.empty()) loaded.recipe.mutable_model()->add_adapter(adapter);
+  if (!adapter.empty()) {
+    loaded.recipe.clear_adapter();   // the folder says what it is
+    loaded.recipe.mutable_model()->add_adapter(adapter);
+  }
   check_recipe(loaded.recipe, ranks, loaded.places);
   return loaded.recipe;
 }

@@ -360,8 +360,6 @@ std::vector<AdapterTensor> LowRank::peft_tensors() const {
     if (site.module.embedding) {
       all.push_back({.key = name + ".lora_embedding_A", .parts = {{site.a, /*transposed=*/true}}, .shape = {site.rank, inputs}});
       all.push_back({.key = name + ".lora_embedding_B", .parts = {{site.b}}, .shape = {outputs, site.rank}});
-      // PEFT stores the table of an adapted embedding, in case it was resized.
-      all.push_back({.key = name + ".base_layer.weight", .parts = {{site.module.embedding->weight().name()}}, .shape = {inputs, outputs}, .only_read = true});
       continue;
     }
     int64_t times = starts_from_base() ? 2 : 1;
@@ -389,7 +387,8 @@ google::protobuf::Any lora_of(const ConfigReader& config) {
   options.set_rslora(config.flag("use_rslora", false));
   options.set_dora(config.flag("use_dora", false));
   for (const char* key : {"lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora"}) config.refuse(key);
-  config.require("bias", "none");
+  std::string bias = config.text("bias", "none");   // biases that were trained, too, are among the folder's tensors
+  if (bias != "none" && bias != "all" && bias != "lora_only") throw config.mistake("bias", "unknown value").got(bias);
   const Json* targets = config.find("target_modules");
   if (targets && targets->is_string() && *targets != "all-linear") {
     options.set_target_pattern(targets->get<std::string>());

@@ -55,6 +55,7 @@ class StoredRules {
       : session_(Session::alone()), mesh_(session_.world(), {}), zero_(mesh_, {}), model_(source.architecture, zero_),
         adapters_(registry, family_of(source), {std::move(adapter)}, {}) {
     adapters_.attach(model_);
+    adapters_.refuse_trained_base();
     rules_ = adapters_.merge_rules(model_);
     for (const MergeRule& rule : rules_) {
       if (source.architecture.tied && source.architecture.head && rule.parameter == model_.token_embedding().weight().name()) {

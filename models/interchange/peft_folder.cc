@@ -102,13 +102,25 @@ PeftFolder PeftFolder::in_record(SafetensorsFile record, const std::string& path
   return folder;
 }
 
+std::vector<AdapterTensor> PeftFolder::among(const std::vector<AdapterTensor>& tensors) const {
+  std::vector<AdapterTensor> found;
+  for (AdapterTensor tensor : tensors) {
+    size_t dot = tensor.key.rfind('.');
+    for (const std::string& key : {tensor.key, tensor.key.substr(0, dot) + ".base_layer" + tensor.key.substr(dot)}) {
+      tensor.key = key;
+      if (tensors_.find(prefix_ + key_of(tensor))) found.push_back(tensor);
+    }
+  }
+  return found;
+}
+
 WholeTensors PeftFolder::read(const std::vector<AdapterTensor>& tensors, const Weights& weights) const {
   WholeTensors values;
   std::vector<std::string> missing, unexpected;
   std::map<std::string, const AdapterTensor*> by_key;
   for (const AdapterTensor& tensor : tensors) {
     by_key[prefix_ + key_of(tensor)] = &tensor;
-    if (!tensor.only_read && !tensors_.find(prefix_ + key_of(tensor))) missing.push_back(key_of(tensor));
+    if (!tensors_.find(prefix_ + key_of(tensor))) missing.push_back(key_of(tensor));
   }
   for (const TensorEntry& entry : tensors_.entries()) {
     if (entry.name.starts_with(prefix_) && !by_key.contains(entry.name)) unexpected.push_back(entry.name);
