@@ -21,7 +21,13 @@ const Group& checked(const Group& world, const MeshShape& shape) {
 Mesh::Mesh(const Group& world, MeshShape shape)
     : world_(checked(world, shape)),
       dp_(world.split(world.rank() % shape.tp, world.rank() / shape.tp, "dp")),
-      tp_(world.split(world.rank() / shape.tp, world.rank() % shape.tp, "tp")) {}
+      tp_(world.split(world.rank() / shape.tp, world.rank() % shape.tp, "tp")),
+      nodes_(shape.nodes > 0 && dp_.size() % shape.nodes == 0 ? shape.nodes : 0) {
+  if (nodes_ < 2) return;
+  int ranks_per_node = dp_.size() / nodes_;
+  dp_in_node_ = dp_.split(dp_.rank() / ranks_per_node, dp_.rank(), "dp in node");
+  dp_between_nodes_ = dp_.split(dp_.rank() % ranks_per_node, dp_.rank(), "dp between nodes");
+}
 
 std::string Mesh::place() const {
   return fmt::format("rank {}/{} dp={} tp={}", world_.rank(), world_.size(), dp_.rank(), tp_.rank());

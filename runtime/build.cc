@@ -56,6 +56,15 @@ ZeroOptions zero_options(const Recipe& recipe) {
   return options;
 }
 
+std::unique_ptr<Exchange> exchange_of(const Recipe& recipe, const Registry& registry) {
+  auto of_optimizer = registry.make<Optimizer>(recipe.optimizer(), {})->exchange();
+  if (of_optimizer && recipe.has_exchange()) {
+    throw Error::recipe("exchange", fmt::format("{} brings its own", part_name(recipe.optimizer()))).remedy("leave out exchange");
+  }
+  if (of_optimizer) return of_optimizer;
+  return recipe.has_exchange() ? registry.make<Exchange>(recipe.exchange(), {Seed(recipe.seed())}) : exact_exchange();
+}
+
 ModelSource model_source(const Recipe& recipe, const Vocabulary& vocabulary) {
   const ModelConfig& model = recipe.model();
   if (model.has_load()) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/base/registry.h"
 #include "models/adapter_set.h"
 #include "models/interchange/interchange.h"
 #include "models/objective.h"
@@ -16,6 +17,9 @@
 namespace echelon {
 
 ZeroOptions zero_options(const Recipe& recipe);
+
+/// The exchange that the recipe names, or its optimizer brings; else the exact one. Errors: Error::recipe, also when both do.
+std::unique_ptr<Exchange> exchange_of(const Recipe& recipe, const Registry& registry);
 
 /// Architecture, config and weights that the recipe names. A vocabulary that it leaves out is the data's.
 /// Errors: Error::recipe, Error::input.

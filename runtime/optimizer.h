@@ -51,6 +51,9 @@ class Optimizer {
   /// The peak; the schedule scales it.
   virtual double learning_rate() const = 0;
   virtual double weight_decay() const = 0;
+  /// How the gradients travel, where the optimizer sends something else than gradients; null: as the recipe says. `owned`
+  /// gradients are then what this exchange makes of them.
+  virtual std::unique_ptr<Exchange> exchange() const { return nullptr; }
   /// Names of the tensors that it keeps for every parameter.
   virtual std::vector<std::string> state_names() const = 0;
 

@@ -26,6 +26,10 @@ struct Numbers {
   int64_t value_bytes, master_bytes, state_tensors, micro_steps, micro_rows;
 };
 
+Placement placement_of(const Plan& plan, const Numbers& n) {
+  return {.dp = plan.dp, .tp = plan.tp, .stage = plan.zero, .element_bytes = n.master_bytes, .micro_steps = n.micro_steps};
+}
+
 Numbers numbers_of(const Recipe& recipe, const Registry& registry, int dp) {
   ZeroOptions options = zero_options(recipe);
   auto optimizer = registry.make<Optimizer>(recipe.optimizer(), {});
@@ -44,6 +48,7 @@ void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps
   plan.gradients += (plan.zero >= 2 ? part : all) * n.master_bytes;
   plan.masters += keeps_master ? owned * n.master_bytes : 0;
   plan.state += owned * n.master_bytes * n.state_tensors;
+  plan.exchange += shard.zero().exchange->bytes_kept(shard, placement_of(plan, n));
   if (plan.zero >= 2) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
 }
 
@@ -66,11 +71,10 @@ void add_traffic(Plan& plan, const FlatShard& shard, const Numbers& n, int64_t u
   FlatShard::Extent extent = shard.extent(plan.dp, plan.tp);
   // Of all ranks together: each of the tp slices is exchanged by its dp ranks.
   int64_t once = int64_t{plan.tp} * (plan.dp - 1) * extent.elements;
-  int64_t reductions = plan.zero == 0 ? 2 : plan.zero == 1 ? 1 : n.micro_steps;
   int64_t gathers = plan.zero == 0 ? 0 : plan.zero <= 2 ? shard.trained() : unit_gathers * n.micro_steps;
   plan.sent_parameters += once * n.value_bytes * gathers;
   if (!shard.trained()) return;
-  plan.sent_gradients += once * n.master_bytes * reductions;
+  plan.sent_gradients += shard.zero().exchange->bytes_sent(shard, placement_of(plan, n));
   // Partial sums of tensors that are replicated on tp, each by the ranks that own it.
   int64_t owners = plan.zero >= 1 ? 1 : plan.dp;
   plan.sent_gradients += owners * 2 * (plan.tp - 1) * extent.replicated * n.master_bytes;
@@ -94,6 +98,8 @@ Plan plan_of(const Recipe& recipe, int ranks) {
   Session alone = Session::alone();
   Mesh mesh(alone.world(), {});
   Zero zero(mesh, zero_options(recipe));
+  zero.exchange = exchange_of(recipe, registry);
+  zero.exchange->start(recipe.steps());   // what the run comes to, after any warm-up
   auto adapters = adapter_set(recipe, source, registry);
   Model model(source.architecture, zero);
   adapters->attach(model);
@@ -124,6 +130,7 @@ std::string describe(const Plan& plan) {
   row("gradients", plan.gradients, "");
   row("masters", plan.masters, plan.masters ? "" : "the weights themselves");
   row("optimizer state", plan.state, "");
+  row("exchange", plan.exchange, plan.exchange ? "error feedback" : "keeps nothing");
   row("together", plan.total(), fmt::format("{:.2f} a parameter", static_cast<double>(plan.total()) / static_cast<double>(plan.parameters)).c_str());
   row("largest gradient bucket", plan.buckets, "in backward");
   row("largest gathered unit", plan.gathered, "none where ranks share memory");

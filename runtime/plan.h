@@ -14,12 +14,12 @@ namespace echelon {
 struct Plan {
   int64_t parameters = 0;              ///< elements, each tensor once
   int dp = 1, tp = 1, zero = 3;
-  int64_t values = 0, gradients = 0, masters = 0, state = 0;   ///< bytes kept by every rank
+  int64_t values = 0, gradients = 0, masters = 0, state = 0, exchange = 0;   ///< bytes kept by every rank
   int64_t buckets = 0;                 ///< bytes of gradient memory in use during backward
   int64_t gathered = 0;                ///< bytes of the largest gathered Units, where ranks share no memory
   int64_t sent_gradients = 0, sent_parameters = 0, sent_activations = 0;   ///< bytes a step, all ranks
 
-  int64_t total() const { return values + gradients + masters + state; }
+  int64_t total() const { return values + gradients + masters + state + exchange; }
 };
 
 /// Errors: Error::recipe, Error::input.

@@ -41,6 +41,7 @@ void Trainer::build_data() {
 void Trainer::build_model() {
   check_tensor_parallel(source_.architecture, mesh_.tp().size());
   zero_ = std::make_unique<Zero>(mesh_, zero_options(recipe_));
+  zero_->exchange = exchange_of(recipe_, registry_);
   model_ = std::make_unique<Model>(source_.architecture, *zero_, ModelOptions{.recompute = recipe_.sharding().recompute() == FULL});
   adapters_ = adapter_set(recipe_, source_, registry_);
   adapters_->attach(*model_);
@@ -73,6 +74,7 @@ Report Trainer::step(int64_t step) {
   report.tokens = recipe_.batch().global() * train_->source().length();
   report.seconds.data = watch.lap(world.seconds());
 
+  zero_->exchange->start(step);
   forward_and_backward(batches, seed_.with("step").with(step), report);
   for (FlatShard* shard : model_->weights().trained()) shard->sum_partial_gradients();
   report.seconds.compute = watch.lap(world.seconds());

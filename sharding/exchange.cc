@@ -2,11 +2,17 @@
 
 #include <ATen/ATen.h>
 
+#include "sharding/flat_shard.h"
+
 namespace echelon {
 
-Work ExactExchange::reduce(const Group& group, const std::string& unit, at::Tensor& full, at::Tensor& owned, bool accumulate) {
-  Call call{.name = unit, .purpose = Purpose::gradients, .accumulate = accumulate};
-  return owned.is_same(full) ? group.all_reduce(full, call) : group.reduce_scatter(full, owned, call);
+void zero_padding(const FlatShard& shard, const at::Tensor& flat) {
+  int64_t end = 0;
+  for (const Parameter* parameter : shard.parameters()) {
+    flat.narrow(0, end, parameter->offset() - end).zero_();
+    end = parameter->offset() + parameter->local().elements();
+  }
+  flat.narrow(0, end, flat.numel() - end).zero_();
 }
 
 }  // namespace echelon

@@ -1,27 +1,75 @@
 // How gradients travel from the ranks that computed them to the ranks that own them.
 #pragma once
 
+#include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
 
 #include <ATen/core/Tensor.h>
 
-#include "comm/group.h"
+#include "comm/work.h"
+#include "sharding/seed.h"
 
 namespace echelon {
 
-/// Reduces one Unit's gradient over the data parallel ranks.
-class Exchange {
- public:
-  virtual ~Exchange() = default;
-  /// `full` [size * n] holds this rank's sum over its samples; `owned` is [n] (its shard) or [size * n] (all of it, where
-  /// every rank owns everything), and may be a part of `full`. With `accumulate` the result is added to `owned`.
-  virtual Work reduce(const Group& group, const std::string& unit, at::Tensor& full, at::Tensor& owned, bool accumulate) = 0;
+class FlatShard;
+
+/// One gradient on its way to its owners.
+struct Reduction {
+  FlatShard& shard;
+  at::Tensor gradient;   ///< [elements], this rank's sum over its samples; its padding is undefined
+  at::Tensor owned;      ///< this rank's part of the sum over ranks: [elements / ranks], or [elements] where every rank owns
+                         ///< everything; may lie inside `gradient`
+  bool accumulate = false;   ///< add to what `owned` holds
+  bool last = true;          ///< no further reduction of this shard follows in this step
 };
 
-/// Sums in full precision.
-class ExactExchange : public Exchange {
- public:
-  Work reduce(const Group& group, const std::string& unit, at::Tensor& full, at::Tensor& owned, bool accumulate) override;
+/// How a shard will lie on ranks, for counting before anything is allocated.
+struct Placement {
+  int dp = 1, tp = 1, stage = 3;
+  int nodes = 1;               ///< that the data parallel ranks are spread over, equally
+  int64_t element_bytes = 4;   ///< of a gradient
+  int64_t micro_steps = 1;
+
+  /// Reductions of a step that an Exchange without memory of its own makes.
+  int64_t reductions() const { return stage >= 2 ? micro_steps : 1; }
 };
+
+/// Sums the gradient of a FlatShard over the data parallel ranks; each gets what it owns. A Part: recipes name it in
+/// `exchange`. The result has the same bits on every rank that owns an element, and in every run on the same ranks.
+class Exchange {
+ public:
+  struct Context {
+    Seed seed;   ///< of the run
+  };
+  virtual ~Exchange() = default;
+
+  /// Collective over the data parallel ranks. An Exchange that keeps what it did not send may collect the gradients of a
+  /// step and send them with the last one; `owned` is then undefined until that has been reduced.
+  virtual Work reduce(const Reduction& reduction) = 0;
+
+  /// Tells the number of the step (1 = first) whose gradients come next.
+  virtual void start(int64_t step) {}
+
+  /// What this rank alone knows, by name ("residual"): flat [elements] tensors in the dtype of gradients, padding zero. Their
+  /// sums over ranks must not get lost, so checkpoints hold them.
+  virtual std::map<std::string, at::Tensor> summands(FlatShard& shard) { return {}; }
+  /// Whole tensors, the same on all data parallel ranks, that spare the next reduction work; they may get lost. By tensor.
+  virtual std::map<std::string, at::Tensor> warm_start(FlatShard& shard) { return {}; }
+
+  /// Bytes that a step as the started one sends for `shard`, of all ranks together.
+  virtual int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const = 0;
+  /// Bytes that a rank (the largest over `tp`) keeps for `shard` between steps.
+  virtual int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const { return 0; }
+};
+
+/// Sums in the dtype of gradients: what a recipe without `exchange` means.
+std::unique_ptr<Exchange> exact_exchange();
+/// Sums signs with error feedback, for those that send something else than gradients. Errors: Error::recipe as of Sign.
+std::unique_ptr<Exchange> sign_exchange(int64_t block, bool between_nodes_only);
+
+/// Zeroes the elements of a flat [elements] tensor that belong to no parameter.
+void zero_padding(const FlatShard& shard, const at::Tensor& flat);
 
 }  // namespace echelon

@@ -162,7 +162,7 @@ void FlatShard::end_gradients() {
     if (!parameter->has_gradient_) gradient_.narrow(0, parameter->offset(), parameter->local().elements()).zero_();
   }
   bool accumulate = zero_.shards_gradients() && !zero_.first_micro_step;
-  zero_.exchange->reduce(dp(), name_, gradient_, owned_gradient_, accumulate).wait();
+  zero_.exchange->reduce({*this, gradient_, owned_gradient_, accumulate, zero_.last_micro_step}).wait();
   if (!bucket_) return;
   bucket_->free = true;
   bucket_ = nullptr;

@@ -37,7 +37,7 @@ class Buckets {
 class Zero {
  public:
   Zero(const Mesh& mesh, ZeroOptions options)
-      : mesh(mesh), options(options), exchange(std::make_unique<ExactExchange>()) {}
+      : mesh(mesh), options(options), exchange(exact_exchange()) {}
 
   const Mesh& mesh;
   const ZeroOptions options;

@@ -10,6 +10,7 @@
 
 #include "cluster/base/json.h"
 #include "cluster/base/safetensors.h"
+#include "comm/agree.h"
 #include "comm/together.h"
 #include "launch/options/installation.h"
 #include "launch/rank/commands.h"
@@ -38,7 +39,18 @@ Recipe checked_recipe(const std::string& name, const std::vector<std::string>& o
   return loaded.recipe;
 }
 
-MeshShape mesh_of(const Recipe& recipe) { return {.dp = recipe.mesh().dp(), .tp = recipe.mesh().tp()}; }
+/// Machines of the job; 0 where they hold unequal numbers of ranks, or ranks that are no neighbours. Collective.
+int nodes_of(const Session& session) {
+  const Group& world = session.world();
+  int local = session.local_size();
+  bool neighbours = world.size() % local == 0 && world.rank() % local == session.local_rank();
+  int64_t largest = agree_max(world, int64_t{local}, "ranks of a node");
+  return agree_all(world, neighbours && local == largest, "nodes") ? world.size() / local : 0;
+}
+
+MeshShape mesh_of(const Recipe& recipe, const Session& session) {
+  return {.dp = recipe.mesh().dp(), .tp = recipe.mesh().tp(), .nodes = nodes_of(session)};
+}
 
 /// The launcher has printed the recipe; what follows needs the model's tensors declared, though none is allocated.
 int dry_run(const TrainArguments& arguments) {
@@ -65,7 +77,7 @@ int run_train(const CommandLine& line, Session& session) {
   TrainArguments arguments = train_arguments(line);
   if (arguments.dry_run) return dry_run(arguments);
   Recipe recipe = checked_recipe(arguments.recipe, arguments.overrides, session.world().size(), arguments.adapter);
-  Mesh mesh(session.world(), mesh_of(recipe));
+  Mesh mesh(session.world(), mesh_of(recipe, session));
   RunOptions options{.folder = arguments.out,
                      .live_progress = rank_arguments().live_progress,
                      .trust_folder = arguments.trust_folder,
@@ -104,7 +116,7 @@ int run_eval(const CommandLine& line, Session& session) {
   overrides.push_back("model.load=" + arguments.model);
   Recipe recipe = checked_recipe(arguments.recipe, overrides, session.world().size(), arguments.adapter);
   if (!recipe.data().has_validation()) throw Error::recipe("data.validation", "is not given, so there is nothing to evaluate on");
-  Mesh mesh(session.world(), mesh_of(recipe));
+  Mesh mesh(session.world(), mesh_of(recipe, session));
   Trainer trainer(recipe, mesh);
   Evaluation evaluation = trainer.evaluate(recipe.evaluate().batches());
   if (session.world().rank() == 0) {

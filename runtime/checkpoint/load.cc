@@ -6,6 +6,7 @@
 #include "cluster/base/files.h"
 #include "cluster/base/json.h"
 #include "runtime/build.h"
+#include "runtime/checkpoint/exchange_state.h"
 #include "runtime/checkpoint/names.h"
 #include "runtime/recipe/text.h"
 
@@ -63,6 +64,9 @@ void CheckpointReader::read_state(const Checkpoint& checkpoint) {
   recipe_ = json_string(state, "recipe", path);
   config_ = state["config"];
   for (const Json& name : state["optimizer_state"]) optimizer_state_.push_back(name.get<std::string>());
+  if (!state.contains("exchange")) return;
+  exchange_layout_.ranks = static_cast<int>(json_integer(state["exchange"], "ranks", path, 1, 1 << 24, Error::Kind::storage));
+  exchange_layout_.tp = static_cast<int>(json_integer(state["exchange"], "tp", path, 1, exchange_layout_.ranks, Error::Kind::storage));
 }
 
 void CheckpointReader::index(const CheckpointFile& file, const std::string& place) {
@@ -84,19 +88,38 @@ at::Tensor CheckpointReader::read(const std::string& name, const Slice& slice) {
     if (chunk.slice.sizes.size() != slice.sizes.size()) throw Error::storage(place_, name + " has another rank than the model's");
     Slice common = intersect(slice, chunk.slice);
     if (common.elements() == 0) continue;
-    // Whole rows of the chunk are one range of bytes; what is left out of a row is skipped when copying.
-    int64_t row_bytes = static_cast<int64_t>(chunk.entry->end - chunk.entry->begin) / chunk.slice.sizes[0];
-    int64_t first = common.offsets[0] - chunk.slice.offsets[0];
-    const std::byte* bytes = chunk.file->slice(*chunk.entry, first * row_bytes, common.sizes[0] * row_bytes);
-    Slice rows = chunk.slice;
-    rows.offsets[0] = common.offsets[0];
-    rows.sizes[0] = common.sizes[0];
-    at::Tensor values = at::from_blob(const_cast<std::byte*>(bytes), rows.sizes, at::TensorOptions().dtype(dtype));
-    window(out, common, slice.offsets).copy_(window(values, common, rows.offsets));
+    window(out, common, slice.offsets).copy_(part_of(chunk, common));
     filled += common.elements();
   }
   if (filled != slice.elements()) throw Error::storage(place_, fmt::format("holds {} of {} elements of {}", filled, slice.elements(), name));
   return out;
+}
+
+at::Tensor CheckpointReader::part_of(const Chunk& chunk, const Slice& common) const {
+  // Whole rows of the chunk are one range of bytes; what is left out of a row is skipped when copying.
+  int64_t row_bytes = static_cast<int64_t>(chunk.entry->end - chunk.entry->begin) / chunk.slice.sizes[0];
+  int64_t first = common.offsets[0] - chunk.slice.offsets[0];
+  const std::byte* bytes = chunk.file->slice(*chunk.entry, first * row_bytes, common.sizes[0] * row_bytes);
+  Slice rows = chunk.slice;
+  rows.offsets[0] = common.offsets[0];
+  rows.sizes[0] = common.sizes[0];
+  at::TensorOptions options = at::TensorOptions().dtype(scalar_type(chunk.entry->dtype, place_));
+  return window(at::from_blob(const_cast<std::byte*>(bytes), rows.sizes, options), common, rows.offsets);
+}
+
+void CheckpointReader::add(const std::string& name, const Slice& slice, const at::Tensor& sum) {
+  auto found = chunks_.find(name);
+  if (found == chunks_.end()) return;
+  for (const Chunk& chunk : found->second) {
+    if (chunk.slice.sizes.size() != slice.sizes.size()) throw Error::storage(place_, name + " has another rank than the model's");
+    Slice common = intersect(slice, chunk.slice);
+    if (common.elements() > 0) window(sum, common, slice.offsets).add_(part_of(chunk, common));
+  }
+}
+
+bool CheckpointReader::holds(const std::string& name, const std::vector<int64_t>& sizes) const {
+  auto found = chunks_.find(name);
+  return found != chunks_.end() && found->second.size() == 1 && found->second.front().slice == Slice::whole(sizes);
 }
 
 void load_state(Trainer& trainer, CheckpointReader& reader) {
@@ -109,6 +132,7 @@ void load_state(Trainer& trainer, CheckpointReader& reader) {
     for (const std::string& name : names) owned.shard->read_owned(owned.state.at(name), reader, state_prefix(name));
   }
   for (Owned& owned : trainer.owned()) owned.shard->read_owned(owned.shard->master(), reader, "");
+  load_exchange_state(trainer, reader);
   trainer.model().weights().publish();
 }
 

@@ -13,6 +13,13 @@
 
 namespace echelon {
 
+/// The ranks whose exchanges have left residuals in a checkpoint.
+struct ExchangeLayout {
+  int ranks = 0, tp = 1;   ///< ranks 0: none have
+
+  bool operator==(const ExchangeLayout&) const = default;
+};
+
 /// The tensors of a checkpoint, put together from the rows that its ranks wrote. Only what is read is verified and touched.
 class CheckpointReader : public TensorReader {
  public:
@@ -21,11 +28,16 @@ class CheckpointReader : public TensorReader {
 
   bool has(const std::string& name) const override { return chunks_.contains(name); }
   at::Tensor read(const std::string& name, const Slice& slice) override;
+  /// Adds to `sum`, the part `slice` of a tensor, what the checkpoint holds of it under `name`: all, some or nothing.
+  void add(const std::string& name, const Slice& slice, const at::Tensor& sum);
+  /// Whether it holds a whole tensor `name` of this shape in one piece.
+  bool holds(const std::string& name, const std::vector<int64_t>& sizes) const;
 
   int64_t step() const { return step_; }
   const Json& config() const { return config_; }
   const std::string& recipe() const { return recipe_; }
   const std::vector<std::string>& optimizer_state() const { return optimizer_state_; }
+  const ExchangeLayout& exchange_layout() const { return exchange_layout_; }
 
  private:
   struct Chunk {
@@ -35,6 +47,8 @@ class CheckpointReader : public TensorReader {
   };
   void read_state(const Checkpoint& checkpoint);
   void index(const CheckpointFile& file, const std::string& place);
+  /// What `chunk` holds of `slice` [common.sizes].
+  at::Tensor part_of(const Chunk& chunk, const Slice& common) const;
 
   std::string place_;
   std::vector<CheckpointFile> files_;
@@ -43,9 +57,10 @@ class CheckpointReader : public TensorReader {
   Json config_;
   std::string recipe_;
   std::vector<std::string> optimizer_state_;
+  ExchangeLayout exchange_layout_;
 };
 
-/// Fills the trainer's weights and optimizer state. Collective.
+/// Fills the trainer's weights, optimizer state and what its exchange keeps. Collective.
 /// Errors: Error::storage; Error::recipe when the checkpoint's optimizer keeps other state.
 void load_state(Trainer& trainer, CheckpointReader& reader);
 

@@ -17,4 +17,14 @@ inline std::string shard_name(int rank, int ranks) {
 /// "optim.exp_avg." stands before the tensor's name.
 inline std::string state_prefix(const std::string& state) { return "optim." + state + "."; }
 
+/// What the exchange of rank `rank` alone knows of `tensor`: `what` is "residual", …
+inline std::string summand_name(const std::string& what, int rank, const std::string& tensor) {
+  return fmt::format("exchange.{}.{}.{}", what, rank, tensor);
+}
+
+/// What the exchange of the tensor parallel rank `tp_rank` starts its next reduction of `tensor` from.
+inline std::string warm_start_name(int tp_rank, const std::string& tensor) {
+  return fmt::format("exchange.warm_start.{}.{}", tp_rank, tensor);
+}
+
 }  // namespace echelon

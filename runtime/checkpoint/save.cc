@@ -6,6 +6,7 @@
 #include "cluster/base/files.h"
 #include "comm/agree.h"
 #include "comm/together.h"
+#include "runtime/checkpoint/exchange_state.h"
 #include "runtime/checkpoint/names.h"
 #include "runtime/recipe/text.h"
 
@@ -37,17 +38,23 @@ struct Plan {
 Plan plan(Trainer& trainer, const std::vector<Quantity>& all) {
   Plan plan;
   bool wide = trainer.zero().options.master == at::kDouble;
+  auto add = [&](const std::string& name, const Slice& slice) {
+    plan.tensors.push_back({name, wide ? DType::F64 : DType::F32, slice.sizes, 0, 0});
+    plan.offsets[name] = {{"saved_offsets", slice.offsets}};
+    plan.bytes += slice.elements() * (wide ? 8 : 4);
+  };
   for (const Owned& owned : trainer.owned()) {
     for (const FlatShard::Rows& rows : owned.shard->rows_to_save()) {
-      for (const Quantity& quantity : all) {
-        std::string name = quantity.prefix + rows.parameter->name();
-        plan.tensors.push_back({name, wide ? DType::F64 : DType::F32, rows.slice.sizes, 0, 0});
-        plan.offsets[name] = {{"saved_offsets", rows.slice.offsets}};
-        plan.bytes += rows.length * (wide ? 8 : 4);
-      }
+      for (const Quantity& quantity : all) add(quantity.prefix + rows.parameter->name(), rows.slice);
     }
   }
+  for (const KeptByExchange& kept : kept_by_exchange(trainer)) add(kept.name, kept.slice);
   return plan;
+}
+
+void write(SafetensorsWriter& writer, const std::string& name, const at::Tensor& value) {
+  at::Tensor values = value.contiguous().cpu();
+  writer.write(name, values.const_data_ptr(), values.nbytes());
 }
 
 void write_rows(Trainer& trainer, const std::vector<Quantity>& all, SafetensorsWriter* writer) {
@@ -56,17 +63,19 @@ void write_rows(Trainer& trainer, const std::vector<Quantity>& all, SafetensorsW
       at::Tensor whole = owned.shard->whole(quantity.owned(owned));
       if (!writer) continue;
       for (const FlatShard::Rows& rows : owned.shard->rows_to_save()) {
-        at::Tensor values = rows.values(whole).contiguous().cpu();
-        writer->write(quantity.prefix + rows.parameter->name(), values.const_data_ptr(), values.nbytes());
+        write(*writer, quantity.prefix + rows.parameter->name(), rows.values(whole));
       }
     }
   }
+  if (!writer) return;
+  for (const KeptByExchange& kept : kept_by_exchange(trainer)) write(*writer, kept.name, kept.value);
 }
 
 std::string state_text(const Trainer& trainer, int64_t step) {
   Json state{{"step", step},
              {"samples", step * trainer.recipe().batch().global()},
              {"optimizer_state", trainer.optimizer().state_names()},
+             {"exchange", {{"ranks", trainer.mesh().world().size()}, {"tp", trainer.mesh().tp().size()}}},
              {"recipe", recipe_text(trainer.recipe())},
              {"config", trainer.source().config}};
   return dump_json(state, 2) + "\n";

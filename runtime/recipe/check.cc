@@ -56,7 +56,6 @@ class Checks {
     if (mesh.ep() != 1) later("mesh.ep", fmt::format("expert parallelism (mesh.ep = {})", mesh.ep()));
     if (mesh.replicas() != 1)
       later("mesh.replicas", fmt::format("hybrid sharding (mesh.replicas = {})", mesh.replicas()));
-    if (recipe_.has_exchange()) later("exchange", "a gradient exchange other than the exact one");
     if (recipe_.reproducible()) later("reproducible", "the same bits on any layout (reproducible: true)");
     if (recipe_.precision() == FP16) later("precision", "precision FP16");
     if (recipe_.sharding().recompute() == SELECTIVE) later("sharding.recompute", "recompute SELECTIVE");
@@ -80,6 +79,7 @@ class Checks {
     part("optimizer", recipe_.optimizer(), "optimizer");
     part("schedule", recipe_.schedule(), "schedule");
     for (int i = 0; i < recipe_.adapter_size(); ++i) part(fmt::format("adapter.{}", i), recipe_.adapter(i), "adapter");
+    if (recipe_.has_exchange()) part("exchange", recipe_.exchange(), "exchange");
     if (recipe_.data().has_validation()) part("data.validation", recipe_.data().validation(), "source");
     if (recipe_.evaluate().every() > 0 && !recipe_.data().has_validation()) {
       refuse("evaluate.every", "evaluate.every is set and there is no data.validation");

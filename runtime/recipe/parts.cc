@@ -27,8 +27,7 @@ constexpr std::array kKinds = {
 };
 
 // Names that the documentation gives to Parts still to come: refused as such, not as typing mistakes.
-constexpr std::array kLater = {"Lora", "Ia3",  "PrefixTuning", "PromptTuning", "PTuning", "Bottleneck", "Exact",
-                               "Int8", "Sign", "TopK",         "PowerSgd",     "DiLoCo",  "OneBitAdam"};
+constexpr std::array kLater = {"Lora", "Ia3",  "PrefixTuning", "PromptTuning", "PTuning", "Bottleneck", "DiLoCo"};
 
 const PartKind* kind_of_file(const std::string& file) {
   auto found =

@@ -74,6 +74,7 @@ const std::map<std::string, Range>& ranges() {
       {"momentum", below_one()},
       {"warmup_steps", at_least(0)},
       {"WarmupInverseSqrt.warmup_steps", at_least(1)},
+      {"OneBitAdam.warmup_steps", at_least(1)},
       {"final_fraction", from_to(0, 1)},
       {"decay_fraction", from_to(0, 1)},
       {"power", above(0)},
@@ -83,6 +84,13 @@ const std::map<std::string, Range>& ranges() {
       {"mask_token_id", at_least(0)},
       {"special_token_id", at_least(0)},
       {"sequence_length", from_to(1, 1 << 24)},
+      {"PowerSgd.rank", from_to(1, 1 << 16)},
+      {"PowerSgd.minimum_saving", at_least(0)},
+      {"Int8.block", from_to(1, 1 << 24)},
+      {"Sign.block", from_to(8, 1 << 24)},
+      {"OneBitAdam.block", from_to(8, 1 << 24)},
+      {"TopK.fraction", {.min = 0, .max = 1, .min_open = true}},
+      {"TopK.count", at_least(1)},
   };
   return ranges;
 }

@@ -36,7 +36,7 @@ TEST(RecipeText, AnUnknownPartIsNamedWithTheNearest) {
 }
 
 TEST(RecipeText, APartThatIsPromisedAndNotBuiltIsRefusedByName) {
-  EXPECT_NE(parse_error("exchange { [echelon/PowerSgd] { rank: 4 } }").find("PowerSgd is not available yet"),
+  EXPECT_NE(parse_error("exchange { [echelon/DiLoCo] { inner_steps: 4 } }").find("DiLoCo is not available yet"),
             std::string::npos);
 }
 

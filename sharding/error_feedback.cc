@@ -1,0 +1,36 @@
+#include "sharding/error_feedback.h"
+
+#include <ATen/ATen.h>
+
+#include "sharding/flat_shard.h"
+
+namespace echelon {
+
+at::Tensor ErrorFeedback::residual(FlatShard& shard) {
+  at::Tensor& residual = residuals_[&shard];
+  if (!residual.defined()) residual = at::zeros({shard.elements()}, shard.gradient().options());
+  return residual;
+}
+
+Work ErrorFeedback::reduce(const Reduction& reduction) {
+  Reduction whole_step = reduction;
+  whole_step.accumulate = false;
+  Route route(whole_step, between_nodes_only_);
+  at::Tensor rest = residual(reduction.shard), pieces = route.pieces(rest);
+  pieces.add_(route.gradient());
+  if (!reduction.last) return {};
+  if (route.ranks() == 1) {
+    route.store(pieces[0]);
+    rest.zero_();
+    return {};
+  }
+  send(whole_step, route, rest);
+  zero_padding(reduction.shard, rest);   // codes have no zero: what they left in the padding would weigh on its neighbours
+  return {};
+}
+
+int64_t ErrorFeedback::bytes_kept(const FlatShard& shard, const Placement& placement) const {
+  return shard.extent(placement.dp, placement.tp).elements * placement.element_bytes;
+}
+
+}  // namespace echelon

@@ -1,0 +1,41 @@
+// Exchanges that send an approximation and keep what it leaves out.
+#pragma once
+
+#include <map>
+
+#include "sharding/exchange.h"
+#include "sharding/route.h"
+
+namespace echelon {
+
+/// Adds the gradients of a step to what earlier steps left unsent, sends an approximation of the whole once, and keeps
+/// the difference. Nothing gets lost: over any number of steps, what was applied plus the residuals of all ranks is the sum
+/// of all gradients. Gradients of several micro-steps are collected in the residual, which is there anyhow: a step sends
+/// once at every ZeRO stage. A single rank, or
+/// node, sends nothing and leaves nothing.
+///
+/// Memory: elements() gradients for each shard, on every rank.
+/// Sources: Seide et al. 2014 (1-bit SGD); Karimireddy et al. 2019 (error feedback fixes SignSGD).
+class ErrorFeedback : public Exchange {
+ public:
+  /// `between_nodes_only`: see Route.
+  explicit ErrorFeedback(bool between_nodes_only) : between_nodes_only_(between_nodes_only) {}
+  Work reduce(const Reduction& reduction) final;
+  std::map<std::string, at::Tensor> summands(FlatShard& shard) final { return {{"residual", residual(shard)}}; }
+  int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override;
+
+ protected:
+  /// Sends an approximation of `rest` [elements] (zero outside of the route's pieces and in the padding), subtracts it from
+  /// `rest`, and overwrites `reduction.owned` with this rank's part of the sum of all ranks' approximations.
+  virtual void send(const Reduction& reduction, const Route& route, at::Tensor& rest) = 0;
+
+  bool between_nodes_only() const { return between_nodes_only_; }
+
+ private:
+  at::Tensor residual(FlatShard& shard);
+
+  bool between_nodes_only_;
+  std::map<const FlatShard*, at::Tensor> residuals_;
+};
+
+}  // namespace echelon

@@ -1,0 +1,232 @@
+// Low-rank gradients with error feedback.
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "cluster/base/registry.h"
+#include "sharding/error_feedback.h"
+#include "sharding/exchange/power_sgd.pb.h"
+#include "sharding/flat_shard.h"
+
+namespace echelon {
+
+namespace {
+
+/// A tensor as a matrix: dim 0 by all others.
+struct Shape {
+  int64_t rows, columns;
+
+  static Shape of(const Slice& slice) {
+    int64_t rows = slice.sizes.empty() ? 1 : slice.sizes[0];
+    return {rows, rows == 0 ? 0 : slice.elements() / rows};
+  }
+  int64_t elements() const { return rows * columns; }
+};
+
+/// One parameter of a shard and how it travels.
+struct Matrix {
+  const Parameter* parameter;
+  Shape shape;
+  int64_t rank;      ///< 0: exactly
+  at::Tensor q;      ///< [columns, rank], of the last step; afterwards of this one
+
+  /// Elements that travel first (P, or the whole) and then (Q).
+  int64_t first() const { return rank > 0 ? shape.rows * rank : shape.elements(); }
+  int64_t second() const { return shape.columns * rank; }
+  at::Tensor in(const at::Tensor& flat) const {
+    return flat.narrow(0, parameter->offset(), shape.elements()).view({shape.rows, shape.columns});
+  }
+};
+
+/// Cuts a flat tensor into consecutive matrices.
+class Cutter {
+ public:
+  explicit Cutter(const at::Tensor& flat) : flat_(flat) {}
+  at::Tensor next(int64_t rows, int64_t columns) {
+    at::Tensor part = flat_.narrow(0, begin_, rows * columns).view({rows, columns});
+    begin_ += rows * columns;
+    return part;
+  }
+
+ private:
+  at::Tensor flat_;
+  int64_t begin_ = 0;
+};
+
+/// An orthonormal basis whose span holds the columns' [rows, rank]; whole also where they are dependent or zero.
+at::Tensor orthonormal(const at::Tensor& columns) { return std::get<0>(at::linalg_qr(columns, "reduced")); }
+
+class LowRankSum : public ErrorFeedback {
+ public:
+  LowRankSum(const PowerSgd& options, const Seed& seed)
+      : ErrorFeedback(options.between_nodes_only()), options_(options), seed_(seed.with("power_sgd")) {
+    if (options.rank() < 1) throw Error::recipe("exchange.rank", "PowerSgd needs a rank of at least 1").got(options.rank());
+    for (const PowerSgd::Override& each : options.override()) add(each);
+  }
+
+  std::map<std::string, at::Tensor> warm_start(FlatShard& shard) override {
+    std::map<std::string, at::Tensor> starts;
+    for (const Matrix& matrix : matrices_of(shard)) {
+      if (matrix.rank > 0) starts[matrix.parameter->name()] = matrix.q;
+    }
+    return starts;
+  }
+
+  int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
+    RouteBytes route(shard, placement, between_nodes_only());
+    if (route.senders == 1) return route.inside_nodes + route.gather;
+    int64_t elements = 0;
+    for (int tp_rank = 0; tp_rank < placement.tp; ++tp_rank) {
+      for (const Matrix& matrix : plan(shard, tp_rank, placement.tp)) elements += matrix.first() + matrix.second();
+    }
+    return route.inside_nodes + 2 * (placement.dp - 1) * elements * placement.element_bytes;
+  }
+
+  int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override {
+    int64_t elements = 0;
+    for (const Matrix& matrix : plan(shard, 0, placement.tp)) elements += matrix.second();
+    return ErrorFeedback::bytes_kept(shard, placement) + elements * placement.element_bytes;
+  }
+
+ protected:
+  void send(const Reduction& reduction, const Route&, at::Tensor& rest) override {
+    // Products are linear: ranks that hold parts of their node's sum, and zeros, add up to it whatever the route.
+    std::vector<Matrix>& matrices = matrices_of(reduction.shard);
+    std::vector<at::Tensor> first = sum_first(reduction, matrices, rest);
+    sum_second(reduction, matrices, first, rest);
+    reduction.owned.zero_();
+    for (const Segment& segment : reduction.shard.segments()) rebuild(segment, matrices, first, reduction.owned);
+  }
+
+ private:
+  void add(const PowerSgd::Override& each) {
+    if (each.rank() < 0) throw Error::recipe("exchange.override.rank", "is below 0").got(each.rank());
+    try {
+      overrides_.emplace_back(std::regex(each.pattern()), each.rank());
+    } catch (const std::regex_error& error) {
+      throw Error::recipe("exchange.override.pattern",
+                          fmt::format("\"{}\" is no regular expression: {}", each.pattern(), error.what()));
+    }
+  }
+
+  int64_t rank_of(const Parameter& parameter, const Shape& shape) const {
+    if (!parameter.is_matrix()) return 0;
+    int64_t rank = options_.rank();
+    auto found = std::find_if(overrides_.begin(), overrides_.end(),
+                              [&](const auto& each) { return std::regex_search(parameter.name(), each.first); });
+    if (found != overrides_.end()) rank = found->second;
+    rank = std::min({rank, shape.rows, shape.columns});
+    auto sent = static_cast<double>((shape.rows + shape.columns) * rank);
+    return static_cast<double>(shape.elements()) < options_.minimum_saving() * sent ? 0 : rank;
+  }
+
+  std::vector<Matrix> plan(const FlatShard& shard, int tp_rank, int tp_size) const {
+    std::vector<Matrix> matrices;
+    for (const Parameter* parameter : shard.parameters()) {
+      Shape shape = Shape::of(parameter->layout().local(tp_rank, tp_size));
+      matrices.push_back({parameter, shape, rank_of(*parameter, shape), {}});
+    }
+    return matrices;
+  }
+
+  std::vector<Matrix>& matrices_of(FlatShard& shard) {
+    auto [found, added] = matrices_.try_emplace(&shard);
+    if (!added) return found->second;
+    const Group& tp = shard.zero().mesh.tp();
+    found->second = plan(shard, tp.rank(), tp.size());
+    for (Matrix& matrix : found->second) {
+      if (matrix.rank > 0) matrix.q = start_of(matrix).to(shard.gradient().options());
+    }
+    return found->second;
+  }
+
+  at::Tensor start_of(const Matrix& matrix) const {
+    std::vector<int64_t> sizes{matrix.shape.columns, matrix.rank};
+    return keyed_normal(seed_.with(matrix.parameter->name()), sizes, Slice::whole(sizes));
+  }
+
+  /// P = M Q, summed over the ranks and made orthonormal; tensors that travel exactly are summed, and leave no rest.
+  static std::vector<at::Tensor> sum_first(const Reduction& reduction, const std::vector<Matrix>& matrices, at::Tensor& rest) {
+    int64_t elements = 0;
+    for (const Matrix& matrix : matrices) elements += matrix.first();
+    at::Tensor sums = at::empty({elements}, rest.options());
+    std::vector<at::Tensor> parts;
+    Cutter cutter(sums);
+    for (const Matrix& matrix : matrices) {
+      at::Tensor m = matrix.in(rest);
+      parts.push_back(cutter.next(matrix.shape.rows, matrix.first() / std::max<int64_t>(1, matrix.shape.rows)));
+      if (matrix.rank > 0) {
+        at::mm_out(parts.back(), m, matrix.q);
+      } else {
+        parts.back().copy_(m);
+        m.zero_();
+      }
+    }
+    sum(reduction, sums);
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      if (matrices[i].rank > 0) parts[i] = orthonormal(parts[i]);
+    }
+    return parts;
+  }
+
+  /// Q = Mᵀ P, summed over the ranks; what this rank's own P Qᵀ leaves out of M stays in `rest`.
+  static void sum_second(const Reduction& reduction, std::vector<Matrix>& matrices, const std::vector<at::Tensor>& first,
+                         at::Tensor& rest) {
+    int64_t elements = 0;
+    for (const Matrix& matrix : matrices) elements += matrix.second();
+    if (elements == 0) return;
+    at::Tensor sums = at::empty({elements}, rest.options());
+    Cutter cutter(sums);
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      if (matrices[i].rank == 0) continue;
+      at::Tensor m = matrices[i].in(rest), q = cutter.next(matrices[i].shape.columns, matrices[i].rank);
+      at::mm_out(q, m.t(), first[i]);
+      m.addmm_(first[i], q.t(), /*beta=*/1, /*alpha=*/-1);
+    }
+    sum(reduction, sums);
+    Cutter summed(sums);
+    for (Matrix& matrix : matrices) {
+      // Memory of its own, as after a resume: products may round by how their operands are aligned.
+      if (matrix.rank > 0) matrix.q = summed.next(matrix.shape.columns, matrix.rank).clone();
+    }
+  }
+
+  static void sum(const Reduction& reduction, at::Tensor& sums) {
+    Call call{.name = reduction.shard.name(), .purpose = Purpose::gradients};
+    reduction.shard.zero().mesh.dp().all_reduce(sums, call).wait();
+  }
+
+  /// The rows of P Qᵀ that `segment` touches, and of those what this rank owns.
+  static void rebuild(const Segment& segment, const std::vector<Matrix>& matrices, const std::vector<at::Tensor>& first,
+                      const at::Tensor& owned) {
+    auto matrix = std::find_if(matrices.begin(), matrices.end(), [&](const Matrix& m) { return m.parameter == segment.parameter; });
+    const at::Tensor& sums = first[static_cast<size_t>(matrix - matrices.begin())];
+    at::Tensor place = owned.narrow(0, segment.offset, segment.length);
+    if (matrix->rank == 0) {
+      place.copy_(sums.view({-1}).narrow(0, segment.begin, segment.length));
+      return;
+    }
+    int64_t columns = matrix->shape.columns, begin = segment.begin / columns;
+    int64_t end = (segment.begin + segment.length + columns - 1) / columns;
+    at::Tensor rows = at::mm(sums.narrow(0, begin, end - begin), matrix->q.t());
+    place.copy_(rows.view({-1}).narrow(0, segment.begin - begin * columns, segment.length));
+  }
+
+  PowerSgd options_;
+  Seed seed_;
+  std::vector<std::pair<std::regex, int64_t>> overrides_;
+  std::map<const FlatShard*, std::vector<Matrix>> matrices_;
+};
+
+}  // namespace
+
+void register_power_sgd(Registry& registry) {
+  registry.add<Exchange, PowerSgd>([](const PowerSgd& options, const Exchange::Context& context) {
+    return std::make_unique<LowRankSum>(options, context.seed);
+  });
+}
+
+}  // namespace echelon
