@@ -8,6 +8,8 @@ readonly BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git ca-certificates py
   openmpi-bin libprotobuf-dev protobuf-compiler libgflags-dev libgoogle-glog-dev libgtest-dev libgmock-dev
   nlohmann-json3-dev libfmt-dev libxxhash-dev libzstd-dev)
 readonly TEXT_PACKAGES=(bible-kjv bible-kjv-text manpages manpages-dev debian-reference-en developers-reference)
+# What a test starts: a Slurm cluster of one node.
+readonly TEST_PACKAGES=(munge slurm-client slurmctld slurmd)
 readonly TEXT_FILES=(/usr/share/man/man2/open.2.gz /usr/share/debian-reference/debian-reference.en.txt.gz
   /usr/share/developers-reference/developers-reference.txt.gz)
 
@@ -46,10 +48,11 @@ missing_packages() {
   done
 }
 
+# install_packages MORE…: what the build and the text need, and MORE.
 install_packages() {
   command -v apt-get > /dev/null || stop "this is not Debian or Ubuntu; the packages needed are: ${BUILD_PACKAGES[*]}"
   local missing
-  mapfile -t missing < <(missing_packages "${BUILD_PACKAGES[@]}" "${TEXT_PACKAGES[@]}")
+  mapfile -t missing < <(missing_packages "${BUILD_PACKAGES[@]}" "${TEXT_PACKAGES[@]}" "$@")
   if [ "${#missing[@]}" -eq 0 ]; then
     say "System packages: all there"
     return
@@ -136,8 +139,9 @@ prepare_tokens() {
     --out="corpus/$1/train" --heldout_out="corpus/$1/heldout"
 }
 
+# set_up PACKAGE…: with packages beyond those that the build needs.
 set_up() {
   mkdir -p .cache
-  install_packages
+  install_packages "$@"
   python_packages
 }

@@ -1,5 +1,6 @@
 #include "launch/command/rank_output.h"
 
+#include <algorithm>
 #include <csignal>
 #include <regex>
 #include <utility>
@@ -11,6 +12,8 @@ namespace {
 constexpr size_t kMostNoiseBytes = 1 << 20;
 constexpr size_t kLongestBlockBytes = 1 << 13;
 constexpr std::string_view kSentenceStart = "echelon: ";
+// What ends a progress line, which has no line break: the starter's words may stand right behind it.
+constexpr std::string_view kDrawn = "\033[K";
 
 // Open MPI frames each of its messages in such lines.
 bool is_frame(const std::string& text) { return text.size() >= 60 && text.find_first_not_of('-') == std::string::npos; }
@@ -35,8 +38,13 @@ int signal_of_words(const std::string& words) {
 void RankOutput::take(const std::string& piece) {
   pending_ += piece;
   size_t start = 0;
-  for (size_t end; (end = pending_.find_first_of("\n\r", start)) != std::string::npos; start = end + 1) {
-    line(pending_.substr(start, end - start), pending_[end]);
+  while (true) {
+    size_t broken = pending_.find_first_of("\n\r", start), drawn = pending_.find(kDrawn, start);
+    size_t end = std::min(broken, drawn);
+    if (end == std::string::npos) break;
+    size_t length = drawn < broken ? kDrawn.size() : 1;
+    line(pending_.substr(start, end - start), pending_.substr(end, length));
+    start = end + length;
   }
   pending_.erase(0, start);
 }
@@ -51,7 +59,7 @@ void RankOutput::rest() {
 }
 
 void RankOutput::finish() {
-  if (!pending_.empty()) line(pending_, '\n');
+  if (!pending_.empty()) line(pending_, "\n");
   pending_.clear();
   release_block();
   if (mid_line_) write("\n");
@@ -63,21 +71,22 @@ void RankOutput::say(const std::string& text) {
   mid_line_ = false;
 }
 
-void RankOutput::line(const std::string& text, char end) {
+void RankOutput::line(const std::string& text, const std::string& end) {
   if (is_noise(text)) return;
   if (text.starts_with(kSentenceStart)) {
     sentence_ = text.substr(kSentenceStart.size());
     return;
   }
   write(text + end);
-  mid_line_ = end == '\r';
+  mid_line_ = end != "\n";
 }
 
 bool RankOutput::is_noise(const std::string& text) {
   if (starter_ == Starter::direct) return false;
-  const char* prefix = starter_ == Starter::srun ? "srun: " : "mpirun: ";
-  bool frame = starter_ == Starter::mpirun && is_frame(text);
-  if (!frame && !inside_block_ && !is_tagged(text) && !text.starts_with(prefix)) return false;
+  bool slurm = starter_ == Starter::srun;
+  bool prefixed = slurm ? text.starts_with("srun: ") || text.starts_with("slurmstepd") : text.starts_with("mpirun: ");
+  bool frame = !slurm && is_frame(text);
+  if (!frame && !inside_block_ && !is_tagged(text) && !prefixed) return false;
   if (frame && !inside_block_) block_ = {};
   read_noise(text);
   if (noise_.size() + block_text_.size() < kMostNoiseBytes) block_text_ += text + "\n";

@@ -37,7 +37,7 @@ class RankOutput {
   const std::string& noise() const { return noise_; }
 
  private:
-  void line(const std::string& text, char end);
+  void line(const std::string& text, const std::string& end);
   bool is_noise(const std::string& text);
   void read_noise(const std::string& text);
   void release_block();

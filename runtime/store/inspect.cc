@@ -192,6 +192,15 @@ Inspection inspect_folder(const std::string& path, bool verify) {
   return inspect_model(path);
 }
 
+/// `checkpoints/latest` holds the name of a folder beside it.
+Inspection inspect_latest(const std::string& path, bool verify) {
+  constexpr int64_t longest = 64;
+  std::string name = read_file(path, Error::Kind::storage, longest);
+  name = name.substr(0, name.find('\n'));
+  if (!step_of_name(name)) throw Error::storage(path, "names no checkpoint").got(printable(name)).expected(step_name(50));
+  return inspect_checkpoint(join_path(folder_of(path), name), verify);
+}
+
 }  // namespace
 
 Inspection inspect_path(const std::string& path, bool verify) {
@@ -200,6 +209,7 @@ Inspection inspect_path(const std::string& path, bool verify) {
   std::string prefix = is_token_file ? path.substr(0, path.size() - 4) : path;
   if (exists(prefix + ".idx")) return inspect_tokens(prefix, verify);
   if (!exists(path)) throw Error::input(path, "no such file or folder");
+  if (name_of_file(path) == "latest") return inspect_latest(path, verify);
   return inspect_safetensors(path);
 }
 

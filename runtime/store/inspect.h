@@ -14,8 +14,8 @@ struct Inspection {
   std::vector<std::string> damage;  ///< one sentence each; empty: whole
 };
 
-/// Looks at a safetensors file, a model folder, a checkpoint, a `.bin`/`.idx` prefix or file, or a run folder. With
-/// `verify`, every byte of a checkpoint is hashed and every token read. Damage of what can be read in part is listed in
+/// Looks at a safetensors file, a model folder, a checkpoint (also through `checkpoints/latest`, which names one), a
+/// `.bin`/`.idx` prefix or file, or a run folder. With `verify`, every byte of a checkpoint is hashed and every token read. Damage of what can be read in part is listed in
 /// `damage`. Errors: Error::input when it is nothing of that kind or damaged at the root (a checkpoint:
 /// Error::storage).
 Inspection inspect_path(const std::string& path, bool verify);

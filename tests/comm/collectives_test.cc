@@ -257,28 +257,82 @@ TEST_P(Collectives, WindowsOnSomeRanksOnlyGiveTheSameResult) {
   });
 }
 
+/// Small whole numbers over and over: the sums of eight ranks are exact in bfloat16. Their period is a prime, so that no
+/// chunk looks like another one.
+class Numbers {
+ public:
+  explicit Numbers(at::ScalarType dtype)
+      : piece_(values(0, kPeriod, at::kDouble).abs().remainder(7).floor().add(1).to(dtype).repeat({1 + kPeriods})) {}
+
+  /// Writes the numbers from `begin` on, times `factor`.
+  void write(const at::Tensor& to, int factor, int64_t begin = 0) const {
+    at::Tensor piece = from(begin, factor);
+    for_pieces(to, [&](const at::Tensor& part) { part.copy_(piece.narrow(0, 0, part.numel())); });
+  }
+  /// Whether a tensor holds just these.
+  ::testing::AssertionResult hold(const at::Tensor& tensor, int factor, int64_t begin = 0) const {
+    at::Tensor piece = from(begin, factor);
+    auto result = ::testing::AssertionSuccess();
+    for_pieces(tensor, [&](const at::Tensor& part) {
+      if (result) result = same_bits(part, piece.narrow(0, 0, part.numel()));
+    });
+    return result;
+  }
+
+ private:
+  static constexpr int64_t kPeriod = 1009, kPeriods = 256, kPiece = kPeriod * kPeriods;
+  at::Tensor from(int64_t begin, int factor) const { return piece_.narrow(0, begin % kPeriod, kPiece).mul(factor); }
+  static void for_pieces(const at::Tensor& tensor, const auto& action) {
+    for (int64_t at = 0; at < tensor.numel(); at += kPiece) action(tensor.narrow(0, at, std::min(kPiece, tensor.numel() - at)));
+  }
+  at::Tensor piece_;
+};
+
+/// Elements of a rank's slice of 64 MiB; rounded up, so that all slices are equal.
+int64_t large_slice(int ranks, at::ScalarType dtype) {
+  return ((64 << 20) / static_cast<int64_t>(c10::elementSize(dtype)) + ranks - 1) / ranks;
+}
+
 TEST_P(Collectives, SixtyFourMebibytesPassThrough) {
-  // Two ranks only: eight times 64 MiB would test the machine's memory, and not the code.
-  if (GetParam().ranks != 2) return;
-  bool has_windows = GetParam().name != "network";
-  on_ranks([&](const Group& group) {
-    constexpr int64_t elements = 16 << 20;
-    auto numbers = [](int rank) { return at::arange(elements, at::kFloat).mul_(0.37f * static_cast<float>(rank + 1)); };
-    std::vector<at::Tensor> all;
-    for (int rank = 0; rank < group.size(); ++rank) all.push_back(numbers(rank));
-    at::Tensor sum = sum_of(all);
-    for (bool in_window : {false, true}) {
-      if (in_window && !has_windows) continue;
-      at::Tensor tensor = memory(group, in_window, elements, at::kFloat);
-      int64_t slice = elements / group.size();
-      tensor.copy_(all[static_cast<size_t>(group.rank())]);
-      at::Tensor shard = at::empty({slice}, at::kFloat), gathered = at::empty({elements}, at::kFloat);
+  bool in_window = GetParam().name != "network";   // between nodes there are none
+  for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    SCOPED_TRACE(c10::toString(dtype));
+    Numbers numbers(dtype);
+    on_ranks([&](const Group& group) {
+      int64_t slice = large_slice(group.size(), dtype);
+      int all = group.size() * (group.size() + 1) / 2;
+      at::Tensor tensor = memory(group, in_window, group.size() * slice, dtype), shard = at::empty({slice}, dtype);
+      numbers.write(tensor, group.rank() + 1);
       group.reduce_scatter(tensor, shard, {.name = "x"}).wait();
-      group.all_gather(shard, gathered, {.name = "x"}).wait();
+      EXPECT_TRUE(numbers.hold(shard, all, group.rank() * slice));
       group.all_reduce(tensor, {.name = "x"}).wait();
-      EXPECT_TRUE(same_bits(tensor, sum));
-      EXPECT_TRUE(same_bits(gathered, sum));
+      EXPECT_TRUE(numbers.hold(tensor, all));
+      tensor.zero_();
+      group.all_gather(shard, tensor, {.name = "x"}).wait();
+      EXPECT_TRUE(numbers.hold(tensor, all));
+    });
+  }
+}
+
+TEST_P(Collectives, SixtyFourMebibytesMove) {
+  Numbers numbers(at::kFloat);
+  on_ranks([&](const Group& group) {
+    int last = group.size() - 1;
+    int64_t slice = large_slice(group.size(), at::kFloat);
+    at::Tensor mine = at::empty({group.size() * slice}), got = at::zeros_like(mine);
+    numbers.write(mine, group.rank() + 1);
+    group.all_to_all(mine, got, {.name = "x"}).wait();
+    for (int rank = 0; rank < group.size(); ++rank) {
+      EXPECT_TRUE(numbers.hold(got.narrow(0, rank * slice, slice), rank + 1, group.rank() * slice)) << "from rank " << rank;
     }
+    group.broadcast(mine, last, {.name = "x"}).wait();
+    EXPECT_TRUE(numbers.hold(mine, group.size()));
+    if (group.size() == 1) return;
+    Work sending;
+    if (group.rank() == 0) sending = group.send(mine, last, {.name = "x"});
+    if (group.rank() == last) group.recv(got.zero_(), 0, {.name = "x"}).wait();
+    sending.wait();
+    EXPECT_TRUE(group.rank() < last || numbers.hold(got, group.size()));
   });
 }
 

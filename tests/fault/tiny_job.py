@@ -46,9 +46,13 @@ def write_recipe(work: Path) -> Path:
     return recipe
 
 
+def command(build: str, recipe: Path, run: Path, ranks: int, *more: str) -> list[str]:
+    return [f"{build}/bin/echelon", "train", str(recipe), f"--out={run}", f"--ranks={ranks}", "--max_restarts=0", *more]
+
+
 def start(build: str, recipe: Path, run: Path, ranks: int, *more: str) -> subprocess.Popen:
-    command = [f"{build}/bin/echelon", "train", str(recipe), f"--out={run}", f"--ranks={ranks}", "--max_restarts=0", *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    words = command(build, recipe, run, ranks, *more)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def finish(build: str, recipe: Path, run: Path, ranks: int, *more: str) -> None:
@@ -75,19 +79,23 @@ def weights(run: Path) -> bytes:
     return (run / "export" / "model.safetensors").read_bytes()
 
 
-def rank_pids(run: Path) -> list[int]:
-    """Processes of the run's ranks, found by the folder on their command line."""
-    pids = []
+def pids(program: str, run: Path) -> list[int]:
+    """Processes of a program of the run, found by the folder on their command line."""
+    found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
+            words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if command[0].endswith(b"echelon-rank") and f"--out={run}".encode() in command:
-            pids.append(int(entry.name))
-    return sorted(pids)
+        if Path(words[0].decode(errors="replace")).name == program and f"--out={run}".encode() in words:
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+def rank_pids(run: Path) -> list[int]:
+    return pids("echelon-rank", run)
 
 
 def is_whole(build: str, path: Path) -> bool:

@@ -19,6 +19,8 @@ import transformers
 from safetensors.torch import load_file
 
 STEPS, VOCABULARY, LENGTH = 20, 211, 32
+# A hundred times the usual: otherwise the tolerance is wider than what decay does in so few steps.
+WEIGHT_DECAY = 10.0
 
 FAMILIES = {
     "gpt2": (
@@ -57,7 +59,7 @@ model {{ load: "{model}" }}
 objective {{ [echelon/{objective}] {{}} }}
 data {{ train {{ [echelon/TokenFile] {{ path: "{corpus}" sequence_length: {length} }} }} }}
 batch {{ global: 8 micro: 4 }}
-optimizer {{ [echelon/AdamW] {{ learning_rate: 3e-4 beta2: 0.95 weight_decay: 0.1 }} }}
+optimizer {{ [echelon/AdamW] {{ learning_rate: 3e-4 beta2: 0.95 weight_decay: {decay} }} }}
 schedule {{ [echelon/Constant] {{}} }}
 """
 
@@ -87,7 +89,7 @@ def reference_losses(folder: Path, batches: dict, kind: str) -> list[float]:
     config = json.loads((folder / "config.json").read_text())
     model = getattr(transformers, classes[config["model_type"]]).from_pretrained(folder, attn_implementation="eager").train()
     groups = [
-        {"params": [p for n, p in model.named_parameters() if decays(n, p)], "weight_decay": 0.1},
+        {"params": [p for n, p in model.named_parameters() if decays(n, p)], "weight_decay": WEIGHT_DECAY},
         {"params": [p for n, p in model.named_parameters() if not decays(n, p)], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), eps=1e-8)
@@ -115,7 +117,7 @@ def judge(build: str, work: Path, family: str, ranks: int) -> bool:
     folder, recipe = work / family, work / f"{family}.textproto"
     make().save_pretrained(folder)
     objective = {"causal": "CausalLm", "masked": "MaskedLm"}[kind]
-    recipe.write_text(RECIPE.format(steps=STEPS, model=folder, objective=objective, corpus=work / "corpus", length=LENGTH))
+    recipe.write_text(RECIPE.format(steps=STEPS, model=folder, objective=objective, corpus=work / "corpus", length=LENGTH, decay=WEIGHT_DECAY))
     batches = work / f"{family}.safetensors"
     echelon(build, "batches", str(recipe), f"--steps={STEPS}", f"--output={batches}")
     expected = reference_losses(folder, load_file(batches), kind)

@@ -49,9 +49,7 @@ case $FAKE in
     echo $$ > "$FAKE_FILE.$rank"
     wait_awake ;;
   dies_once)
-    if [ -e "$out/checkpoints/step-00000005" ]; then
-      case " $* " in *" --resume=auto "*) exit 0 ;; *) exit 3 ;; esac
-    fi
+    case " $* " in *" --resume=auto "*) [ -e "$out/checkpoints/step-00000005" ] && exit 0; exit 3 ;; esac
     [ "$rank" = 1 ] || wait_long
     mkdir -p "$out/checkpoints/step-00000005"
     kill -9 $$ ;;

@@ -64,6 +64,26 @@ TEST_F(Output, TheLineBeingDrawnIsShownWhenTheStreamRests) {
   EXPECT_EQ(written(), "\rstep 1\rstep 2\ndone\n");
 }
 
+TEST_F(Output, WhatMpirunSaysBehindALineThatIsBeingDrawnIsKeptAside) {
+  output_.take("\rstep 1\033[Kmpirun: Forwarding signal 10 to job\n");
+  output_.take("\rstep 2\033[K" + frame_ + "mpirun noticed that process rank 1 with PID 7 on node vm exited on signal 9.\n" + frame_);
+  output_.finish();
+  EXPECT_EQ(written(), "\rstep 1\033[K\rstep 2\033[K\n");
+  EXPECT_TRUE(output_.noise().starts_with("mpirun: Forwarding signal 10 to job\n"));
+  ASSERT_TRUE(output_.verdict());
+  EXPECT_EQ(output_.verdict()->rank, 1);
+}
+
+TEST_F(Output, WhatSlurmSaysIsKeptAside) {
+  RankOutput output(Starter::srun, file_);
+  output.take("\rstep 1\033[Kslurmstepd-vm: error: *** STEP 6.0 ON vm CANCELLED AT 2026-01-01T00:00:00 ***\n");
+  output.take("srun: error: vm: task 1: Killed\n");
+  output.finish();
+  EXPECT_EQ(written(), "\rstep 1\033[K\n");
+  ASSERT_TRUE(output.verdict());
+  EXPECT_EQ(output.verdict()->signal, SIGKILL);
+}
+
 TEST_F(Output, ARanksLastSentenceIsHeldBack) {
   output_.take("echelon: input: x: truncated\n");
   EXPECT_EQ(output_.sentence(), "input: x: truncated");

@@ -44,6 +44,8 @@ struct Fixture {
 TEST(AdamW, FollowsItsFormulaAndDecaysMatricesOnly) {
   Fixture f;
   AdamW options;
+  options.set_beta1(0.8);
+  options.set_beta2(0.95);
   options.set_weight_decay(0.1);
   auto adamw = optimizer(options);
   Owned owned = own(f.shard, *adamw, std::vector<GroupRule>(2));
@@ -51,9 +53,9 @@ TEST(AdamW, FollowsItsFormulaAndDecaysMatricesOnly) {
   at::Tensor m = at::zeros_like(w), v = at::zeros_like(w);
   for (int64_t step = 1; step <= 3; ++step) {
     adamw->step(owned, {.step = step, .learning_rate = 0.01, .gradient_scale = 0.5});
-    m = 0.9 * m + 0.1 * g;
-    v = 0.999 * v + 0.001 * g * g;
-    at::Tensor direction = (m / (1 - std::pow(0.9, step))) / ((v / (1 - std::pow(0.999, step))).sqrt() + 1e-8);
+    m = 0.8 * m + 0.2 * g;
+    v = 0.95 * v + 0.05 * g * g;
+    at::Tensor direction = (m / (1 - std::pow(0.8, step))) / ((v / (1 - std::pow(0.95, step))).sqrt() + 1e-8);
     f.part(w, 0).mul_(1 - 0.01 * 0.1);
     w = w - 0.01 * direction;
   }
@@ -77,11 +79,14 @@ TEST(Sgd, WithMomentumFollowsItsFormula) {
     Sgd options;
     options.set_momentum(0.9);
     options.set_nesterov(nesterov);
+    options.set_weight_decay(0.1);
     auto sgd = optimizer(options);
     Owned owned = own(f.shard, *sgd, std::vector<GroupRule>(2));
-    at::Tensor w = f.shard.master().clone(), g = f.shard.gradient().clone(), u = at::zeros_like(w);
+    at::Tensor w = f.shard.master().clone(), u = at::zeros_like(w);
     for (int64_t step = 1; step <= 3; ++step) {
-      sgd->step(owned, {.step = step, .learning_rate = 0.1});
+      sgd->step(owned, {.step = step, .learning_rate = 0.1, .gradient_scale = 0.5});
+      at::Tensor g = f.shard.gradient() * 0.5;
+      f.part(g, 0).add_(f.part(w, 0), 0.1);   // the matrix decays, the bias does not
       u = 0.9 * u + g;
       w = w - 0.1 * (nesterov ? g + 0.9 * u : u);
     }

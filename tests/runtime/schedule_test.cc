@@ -69,6 +69,8 @@ TEST(Schedule, InverseSqrtHalvesAtFourTimesTheWarmup) {
   EXPECT_DOUBLE_EQ(inverse->factor(50), 0.5);
   EXPECT_DOUBLE_EQ(inverse->factor(100), 1);
   EXPECT_DOUBLE_EQ(inverse->factor(400), 0.5);
+  options.set_final_fraction(0.6);
+  EXPECT_DOUBLE_EQ(schedule(options, 1000)->factor(400), 0.6);
 }
 
 TEST(Schedule, StableDecayHoldsThePeakUntilTheLastShare) {
@@ -80,6 +82,15 @@ TEST(Schedule, StableDecayHoldsThePeakUntilTheLastShare) {
   EXPECT_DOUBLE_EQ(stable->factor(80), 1);
   EXPECT_DOUBLE_EQ(stable->factor(90), 0.5);
   EXPECT_DOUBLE_EQ(stable->factor(100), 0);
+}
+
+TEST(Schedule, StableDecayComesDownInItsShape) {
+  WarmupStableDecay options;
+  options.set_decay_fraction(0.2);
+  options.set_shape(WarmupStableDecay::COSINE);
+  EXPECT_DOUBLE_EQ(schedule(options, 100)->factor(85), 0.5 * (1 + std::cos(std::numbers::pi * 0.25)));
+  options.set_shape(WarmupStableDecay::ONE_MINUS_SQRT);
+  EXPECT_DOUBLE_EQ(schedule(options, 100)->factor(85), 0.5);
 }
 
 }  // namespace

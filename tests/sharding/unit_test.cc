@@ -79,13 +79,31 @@ TEST_P(UnitAtStage, PublishedMastersAreTheNextForward) {
   auto [stage, ranks] = GetParam();
   run_thread_ranks(ranks, [stage = stage](const Group& world) {
     Mesh mesh(world, {});
+    for (at::ScalarType values : {at::kDouble, at::kBFloat16}) {
+      Toy toy(mesh, stage, values, values == at::kDouble ? at::kDouble : at::kFloat);
+      at::Tensor x = input_of(0).to(values);
+      at::Tensor before = toy.forward(x).detach().clone();
+      EXPECT_GT(before.abs().max().item<double>(), 0);
+      world.barrier({.name = "all have read"});
+      toy.unit().trained().master().mul_(2);
+      toy.weights.publish();
+      EXPECT_TRUE(at::allclose(toy.forward(x), before * 2)) << values << " on rank " << world.rank();
+    }
+  });
+}
+
+TEST_P(UnitAtStage, AParameterThatIsNotUsedHasNoGradient) {
+  auto [stage, ranks] = GetParam();
+  run_thread_ranks(ranks, [stage = stage](const Group& world) {
+    Mesh mesh(world, {});
     Toy toy(mesh, stage);
-    at::Tensor x = input_of(0);
-    at::Tensor before = toy.forward(x).detach().clone();
-    world.barrier({.name = "all have read"});
-    toy.unit().trained().master().mul_(2);
-    toy.weights.publish();
-    EXPECT_TRUE(at::allclose(toy.forward(x), before * 2)) << "rank " << world.rank();
+    toy.forward(input_of(world.rank())).sum().backward();
+    toy.unit().trained().forget_gradients();
+    at::Tensor entered = toy.unit().enter(input_of(world.rank()));
+    toy.unit().leave(toy.bias->use() + entered.sum(1, true)).sum().backward();
+    auto gradients = toy.whole([](FlatShard& shard) { return shard.gradient(); });
+    EXPECT_TRUE(gradients.at("matrix").eq(0).all().item<bool>()) << "rank " << world.rank();
+    EXPECT_TRUE(gradients.at("bias").ne(0).all().item<bool>()) << "rank " << world.rank();
   });
 }
 

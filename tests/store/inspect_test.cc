@@ -76,6 +76,17 @@ TEST_F(InspectRunTest, OneDamagedCheckpointDoesNotHideTheOthers) {
   EXPECT_EQ(damage_error(folder_.path(), found).exit_code(), 5);
 }
 
+TEST_F(InspectRunTest, LatestLeadsToTheCheckpointItNames) {
+  std::string latest = folder_.at("checkpoints/latest");
+  EXPECT_EQ(inspect(latest, true), inspect(store_.folder(100), true));
+  flip_bit(join_path(store_.folder(100), "shard-00001-model-00001-of-00002.safetensors"), 8 * 700);
+  EXPECT_REFUSED(inspect(latest, true), storage, "tile 0 of shard-00001");
+  write_file_atomically(latest, "../../elsewhere\n");
+  EXPECT_REFUSED(inspect(latest, false), storage, "names no checkpoint");
+  write_file_atomically(latest, "step-00000777\n");
+  EXPECT_REFUSED(inspect(latest, false), storage, "step-00000777");
+}
+
 TEST_F(InspectRunTest, ARunInUseIsSaidToBe) {
   RunFolder run = RunFolder::hold(folder_.path());
   EXPECT_TRUE(says(inspect(folder_.path(), false), "run folder, in use by process "));
