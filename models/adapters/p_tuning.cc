@@ -7,7 +7,6 @@
 #include "cluster/base/registry.h"
 #include "models/adapter.h"
 #include "models/adapters/p_tuning.pb.h"
-#include "models/adapters/prompt_tuning.pb.h"
 
 namespace echelon {
 
@@ -73,20 +72,10 @@ class EncodedPrompt : public Adapter, public ExtraTokens {
   const Parameter *table_ = nullptr, *weights_[kLayers] = {}, *biases_[kLayers] = {};
 };
 
-/// What is stored has no network any more: a prompt like any other.
-google::protobuf::Any p_tuning_of(const ConfigReader& config) {
-  PromptTuning options;
-  options.set_tokens(config.size("num_virtual_tokens", 20));
-  google::protobuf::Any any;
-  any.PackFrom(options);
-  return any;
-}
-
 }  // namespace
 
 void register_p_tuning(Registry& registry) {
   registry.add<Adapter, PTuning>([](const PTuning& options, const Adapter::Context&) { return std::make_unique<EncodedPrompt>(options); });
-  registry.add_fact("P_TUNING", PeftType{p_tuning_of});
 }
 
 }  // namespace echelon

@@ -76,6 +76,8 @@ google::protobuf::Any prompt_tuning_of(const ConfigReader& config) {
 void register_prompt_tuning(Registry& registry) {
   registry.add<Adapter, PromptTuning>([](const PromptTuning& options, const Adapter::Context&) { return std::make_unique<Prompt>(options); });
   registry.add_fact("PROMPT_TUNING", PeftType{prompt_tuning_of});
+  // P-tuning is stored without its network: a prompt like any other.
+  registry.add_fact("P_TUNING", PeftType{prompt_tuning_of});
 }
 
 }  // namespace echelon

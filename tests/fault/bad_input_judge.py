@@ -6,6 +6,7 @@ usage: bad_input_judge.py BUILD
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import peft
 import tiny_job
 import torch
 import transformers
@@ -124,6 +126,55 @@ def models(judge: Judge) -> None:
     load("unknown family", r"gpt9", family)
 
 
+def adapters(judge: Judge) -> None:
+    base = judge.work / "gpt2"
+    good = judge.work / "adapter"
+    model = transformers.GPT2LMHeadModel.from_pretrained(base)
+    peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")).save_pretrained(good)
+    tensors, config = load_file(good / "adapter_model.safetensors"), json.loads((good / "adapter_config.json").read_text())
+    first = next(iter(tensors))
+    merged = judge.work / "merged"
+
+    def train(name: str, pattern: str, lines: str) -> None:
+        recipe = judge.file(f"{re.sub(r'[^a-z]', '_', name)}.textproto", judge.recipe.read_text() + lines)
+        judge.train(name, 3, pattern, recipe=recipe, ranks=(2,))
+
+    def load(name: str, pattern: str, weights: dict, **changed) -> None:
+        folder = judge.work / re.sub(r"\W", "_", name)
+        folder.mkdir()
+        save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
+        (folder / "adapter_config.json").write_text(json.dumps({**config, **changed}))
+        arguments = (f"--model={base}", f"--adapter={folder}", "--prompt_ids=1,2")
+        judge.expect(name, 4, pattern, "generate", *arguments, ranks=(1,))
+        judge.expect(f"{name}, merged", 4, pattern, "merge", *arguments[:2], f"--out={merged}", ranks=(2,))
+
+    train("targets that match nothing", r'"c_atn" matches no module.*did you mean "c_attn"', 'adapter { [echelon/Lora] { targets: "c_atn" } }')
+    train("rank 0", r"rank", "adapter { [echelon/Lora] { rank: 0 } }")
+    train("rank above the matrix", r"expected 1 to 32", "adapter { [echelon/Lora] { rank: 33 } }")
+    train("unknown adapter", r"Lora", "adapter { [echelon/Lorra] {} }")
+    train("pattern that matches no tensor", r"matches no tensor", 'trainable: "nothing"')
+    train("PowerSgd of rank 0", r"rank", "exchange { [echelon/PowerSgd] { rank: 0 } }")
+    load("unknown method", r"VERA.*LORA", tensors, peft_type="VERA")
+    load("tensor of the adapter missing", r"also .*lora_", {k: v for k, v in tensors.items() if k != first})
+    load("tensor of the adapter misshapen", r"wrong shape", {**tensors, first: torch.ones(3, 3)})
+    load("adapter rank above the matrix", r"rank|shape", tensors, r=4000)
+    judge.expect("merging onto another base", 4, r"another base", "merge", f"--model={base}", f"--adapter={other_base(judge, good)}", f"--out={merged}")
+    judge.expect("unmerging what was not merged", 4, r"was not merged", "unmerge", f"--model={base}", f"--out={merged}")
+    subprocess.run([f"{judge.build}/bin/echelon", "merge", f"--model={base}", f"--adapter={good}", f"--out={merged}"], check=True)
+    changed = load_file(merged / "model.safetensors")
+    changed["transformer.h.0.attn.c_attn.weight"][0, 0] += 1
+    save_file(changed, merged / "model.safetensors", {"format": "pt"})
+    judge.expect("unmerging what was changed", 4, r"was changed since", "unmerge", f"--model={merged}", f"--out={judge.work}/back")
+
+
+def other_base(judge: Judge, good: Path) -> Path:
+    folder = judge.work / "of_another_base"
+    shutil.copytree(good, folder)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "echelon_base_hash": "0" * 32}))
+    return folder
+
+
 def storage(judge: Judge) -> None:
     run = judge.work / "busy"
     tiny_job.finish(judge.build, judge.recipe, run, 2)
@@ -156,7 +207,7 @@ def storage(judge: Judge) -> None:
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         judge = Judge(sys.argv[1], Path(folder))
-        for part in (recipes, data, models, storage):
+        for part in (recipes, data, models, adapters, storage):
             part(judge)
         print(f"{judge.cases} cases, {judge.failures} failed")
         return 1 if judge.failures else 0

@@ -15,7 +15,7 @@ namespace {
 using testing::expect_equal_in_float64;
 using testing::has_ranks_for;
 
-constexpr int64_t kSteps = 6;
+constexpr int64_t kSteps = 4;
 
 struct Case {
   std::string name, adapter;                 ///< lines of a recipe

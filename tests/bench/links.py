@@ -1,0 +1,121 @@
+"""How fast each exchange reaches a loss over a slow link: two nodes of one rank each, joined by a link of limited rate.
+
+Trains a GPT-2 of two blocks (about 0.4 million parameters) on the quickstart's text over links of several rates, once for each
+exchange, until the smoothed training loss reaches the target. Prints seconds to the target, steps, and gradient bytes a step; with
+--out also draws them. Needs root (network namespaces) and corpus/text. Nothing else should run on the machine.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "fault"))
+from two_nodes import TwoNodes  # noqa: E402
+
+EXCHANGES = {
+    "exact": "",
+    "int8": "exchange { [echelon/Int8] {} }",
+    "1-bit Adam": "optimizer { [echelon/OneBitAdam] { warmup_steps: 40 learning_rate: 3e-3 } }",
+    "top-k": "exchange { [echelon/TopK] { fraction: 0.02 } }",
+    "PowerSGD": "exchange { [echelon/PowerSgd] { rank: 4 } }",
+}
+RECIPE = """name: "links"
+parent: "base/tiny_decoder_clm"
+steps: {steps}  seed: {seed}
+model {{ architecture {{ dropout: 0 attention_dropout: 0 }} }}
+batch {{ global: 8 micro: 4 }}
+schedule {{ [echelon/Constant] {{}} }}
+sharding {{ zero: 1 }}
+checkpoint {{ every: 1000000 }}
+evaluate {{ batches: 1 }}
+{more}
+"""
+SMOOTHING = 0.9
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rates", default="10,100,1000", help="Mbit/s, comma-separated (10,100,1000)")
+    parser.add_argument("--exchanges", default=",".join(EXCHANGES), help="of: " + ", ".join(EXCHANGES))
+    parser.add_argument("--target", type=float, default=6.6, help="smoothed loss to reach (6.6)")
+    parser.add_argument("--steps", type=int, default=150, help="most steps of a run (150)")
+    parser.add_argument("--seed", type=int, default=1, help="of the runs (1)")
+    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
+    parser.add_argument("--out", default="", help="svg that is written; empty: none")
+    return parser.parse_args()
+
+
+def run(options, name, rate, folder):
+    recipe = folder / "links.textproto"
+    recipe.write_text(RECIPE.format(steps=options.steps, seed=options.seed, more=EXCHANGES[name]))
+    out = folder / f"{name.replace(' ', '-')}-{rate}"
+    with TwoNodes(f"{rate}mbit") as nodes:
+        words = [f"{options.build}/bin/echelon", "train", recipe, f"--hosts={nodes.hosts(1)}", "--ranks=2", f"--out={out}", "--max_restarts=0"]
+        process = nodes.popen(1, words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        _, errors = process.communicate(timeout=3600)
+    if process.returncode:
+        sys.exit(f"{name} over {rate} Mbit/s ended with {process.returncode}: {errors.strip().splitlines()[-1:]}")
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def to_target(steps, target):
+    """Seconds and number of steps until the smoothed loss is at most `target`; None: never."""
+    smooth, seconds = steps[0]["loss"], 0.0
+    for count, step in enumerate(steps, 1):
+        smooth = SMOOTHING * smooth + (1 - SMOOTHING) * step["loss"]
+        seconds += step["step_seconds"]
+        if smooth <= target:
+            return seconds, count
+    return None
+
+
+def draw(path, results, rates):
+    """Bars of seconds to the target, a group for each rate."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 3.5))
+    width = 0.8 / len(results)
+    for i, (name, row) in enumerate(results.items()):
+        axes.bar([g + i * width for g in range(len(rates))], [r[0] if r else np.nan for r in row], width, label=name)
+    axes.set_xticks([g + 0.4 - width / 2 for g in range(len(rates))], [f"{rate} Mbit/s" for rate in rates])
+    axes.set_yscale("log")
+    axes.set_ylabel("seconds to the target loss")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main():
+    options = parse()
+    missing = TwoNodes.possible()
+    if missing:
+        sys.exit(f"two nodes cannot be made here: {missing}")
+    rates = [int(rate) for rate in options.rates.split(",")]
+    results = {}
+    print(f"{'exchange':<12}" + "".join(f"{f'{rate} Mbit/s':>26}" for rate in rates) + f"{'gradient bytes a step':>24}")
+    with tempfile.TemporaryDirectory(prefix="echelon-links-") as name:
+        for exchange in options.exchanges.split(","):
+            cells, results[exchange], sent = [], [], 0
+            for rate in rates:
+                steps = run(options, exchange, rate, Path(name))
+                reached = to_target(steps, options.target)
+                results[exchange].append(reached)
+                sent = steps[-1]["bytes_sent"]["gradients"]
+                cells.append(f"{reached[0]:.1f} s, {reached[1]} steps" if reached else f"above at {steps[-1]['loss']:.2f}")
+            print(f"{exchange:<12}" + "".join(f"{cell:>26}" for cell in cells) + f"{sent:>24,}", flush=True)
+    if options.out:
+        draw(Path(options.out), results, rates)
+
+
+if __name__ == "__main__":
+    main()
