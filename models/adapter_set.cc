@@ -125,7 +125,17 @@ void AdapterSet::attach(Model& model) {
     throw Error::recipe("trainable", fmt::format("\"{}\" matches no tensor of the model", trainable_[unused - used.begin()]))
         .remedy("`echelon describe` explains how tensors are named");
   }
-  for (Member& member : adapters_) member.adapter->attach(model);
+  for (Member& member : adapters_) attach(member, model);
+}
+
+void AdapterSet::attach(const Member& member, Model& model) {
+  try {
+    member.adapter->attach(model);
+  } catch (const Error& error) {
+    // What no recipe says is the folder's fault.
+    if (!member.folder || error.kind() != Error::Kind::recipe) throw;
+    throw Error::input(member.folder->path(), fmt::format("does not fit the model: {}", error.what()));
+  }
 }
 
 void AdapterSet::load(Model& model) {

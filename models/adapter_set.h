@@ -53,6 +53,7 @@ class AdapterSet {
     std::vector<AdapterTensor> beside = {};   ///< tensors of the base that its folder holds, too
   };
 
+  static void attach(const Member& member, Model& model);
   /// The model's own tensors that `chooses` picks, as they are stored beside an adapter of this architecture. Errors:
   /// Error::recipe for a part of one.
   std::vector<AdapterTensor> stored_beside(const Model& model, const Architecture& architecture,

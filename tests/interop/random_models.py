@@ -142,11 +142,11 @@ def run_jobs(driver, folder, jobs):
     return answers
 
 
-def judge_main(judge):
+def judge_main(judge, models=30):
     """Runs judge(driver, models per family, folder) → (list of failures, summary)."""
     parser = argparse.ArgumentParser()
     parser.add_argument("driver")
-    parser.add_argument("--models", type=int, default=30, help="of each family")
+    parser.add_argument("--models", type=int, default=models, help=f"of each family ({models})")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         failures, summary = judge(options.driver, options.models, folder)

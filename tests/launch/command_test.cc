@@ -30,7 +30,7 @@ TEST_F(CommandTest, UnknownCommandsAndFlagsHaveNearestNames) {
 }
 
 TEST_F(CommandTest, CommandsToComeAreRefusedByName) {
-  for (const char* name : {"plan", "verify", "merge", "unmerge", "drill"}) {
+  for (const char* name : {"plan", "verify", "drill"}) {
     refuses({name, "x"}, 2, std::string("usage: ") + name + ": this command is not available yet");
   }
 }
@@ -42,7 +42,7 @@ TEST_F(CommandTest, WrongArgumentsAreRefused) {
   refuses({"train", "x", "--ranks"}, 2, "usage: --ranks: needs a value; write --ranks=VALUE");
   refuses({"train", "x", "--launcher=ssh"}, 2,
           "usage: --launcher: unknown launcher: got ssh, expected auto, mpirun or srun");
-  refuses({"train", "x", "--adapter=a"}, 2, "usage: --adapter: adapters are not available yet");
+  refuses({"merge", "--model=a", "--out=b"}, 2, "usage: --adapter: must be given");
   refuses({"train", "x", "--hosts=-oProxyCommand=x"}, 2,
           "usage: --hosts: \"-oProxyCommand=x\" is no host name, expected letters, digits, dots and hyphens");
   refuses({"inspect", "a", "b"}, 2, "usage: inspect: too many arguments: \"b\", expected PATH");

@@ -55,7 +55,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"data.train.sequence_length=256", "sequence_length 256 is beyond the model's 128 positions"},
                     Case{"batch.micro=5", "batch.global 24 is not divisible by micro 5 times dp 1"},
                     Case{"model.load=", "model.load is empty"},
-                    Case{"optimizer=CausalLm", "CausalLm is of kind objective, optimizer takes AdamW, Sgd"},
+                    Case{"optimizer=CausalLm", "CausalLm is of kind objective, optimizer takes AdamW, OneBitAdam, Sgd"},
                     Case{"objective=MaskedLm", "MaskedLm needs an encoder; llama is a decoder"},
                     Case{"evaluate.every=5", "evaluate.every is set and there is no data.validation"},
                     Case{"model.architecture.token_types=2", "token_types is for bert, not for llama"},
