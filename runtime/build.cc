@@ -56,13 +56,26 @@ ZeroOptions zero_options(const Recipe& recipe) {
   return options;
 }
 
-std::unique_ptr<Exchange> exchange_of(const Recipe& recipe, const Registry& registry) {
+namespace {
+
+std::unique_ptr<Exchange> make_exchange(const Recipe& recipe, const Registry& registry) {
   auto of_optimizer = registry.make<Optimizer>(recipe.optimizer(), {})->exchange();
   if (of_optimizer && recipe.has_exchange()) {
     throw Error::recipe("exchange", fmt::format("{} brings its own", part_name(recipe.optimizer()))).remedy("leave out exchange");
   }
   if (of_optimizer) return of_optimizer;
-  return recipe.has_exchange() ? registry.make<Exchange>(recipe.exchange(), {Seed(recipe.seed())}) : exact_exchange();
+  Exchange::Context context{.seed = Seed(recipe.seed()), .replicas = recipe.mesh().replicas(), .steps = recipe.steps(), .registry = &registry};
+  return recipe.has_exchange() ? registry.make<Exchange>(recipe.exchange(), context) : exact_exchange();
+}
+
+}  // namespace
+
+std::unique_ptr<Exchange> exchange_of(const Recipe& recipe, const Registry& registry) {
+  std::unique_ptr<Exchange> exchange = make_exchange(recipe, registry);
+  if (recipe.mesh().replicas() == 1 || exchange->joins_replicas()) return exchange;
+  const google::protobuf::Any& part = recipe.has_exchange() ? recipe.exchange() : recipe.optimizer();
+  throw Error::recipe("mesh.replicas", fmt::format("{} does not sum over replicas", part_name(part)))
+      .remedy("use Exact in the gradients' own dtype, DiLoCo, or one replica");
 }
 
 ModelSource model_source(const Recipe& recipe, const Vocabulary& vocabulary) {

@@ -27,7 +27,7 @@ struct Numbers {
 };
 
 Placement placement_of(const Plan& plan, const Numbers& n) {
-  return {.dp = plan.dp, .tp = plan.tp, .stage = plan.zero, .element_bytes = n.master_bytes, .micro_steps = n.micro_steps};
+  return {.dp = plan.dp, .tp = plan.tp, .stage = plan.zero, .replicas = plan.replicas, .element_bytes = n.master_bytes, .micro_steps = n.micro_steps};
 }
 
 Numbers numbers_of(const Recipe& recipe, const Registry& registry, int dp) {
@@ -40,7 +40,7 @@ Numbers numbers_of(const Recipe& recipe, const Registry& registry, int dp) {
 }
 
 void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps_master) {
-  int64_t all = shard.extent(plan.dp, plan.tp).elements, part = all / plan.dp;
+  int64_t all = shard.extent(plan.ranks_per_replica(), plan.tp).elements, part = all / plan.ranks_per_replica();
   int64_t owned = plan.zero >= 1 ? part : all;
   plan.values += (plan.zero >= 3 ? part : all) * n.value_bytes;
   if (plan.zero >= 3) plan.gathered = std::max(plan.gathered, all * n.value_bytes);
@@ -68,15 +68,16 @@ std::vector<int64_t> gathers_of(const Model& model) {
 }
 
 void add_traffic(Plan& plan, const FlatShard& shard, const Numbers& n, int64_t unit_gathers) {
-  FlatShard::Extent extent = shard.extent(plan.dp, plan.tp);
-  // Of all ranks together: each of the tp slices is exchanged by its dp ranks.
-  int64_t once = int64_t{plan.tp} * (plan.dp - 1) * extent.elements;
+  FlatShard::Extent extent = shard.extent(plan.ranks_per_replica(), plan.tp);
+  // Of all ranks together: each of the tp slices is exchanged by the dp ranks of every replica.
+  int64_t once = int64_t{plan.replicas} * plan.tp * (plan.ranks_per_replica() - 1) * extent.elements;
   int64_t gathers = plan.zero == 0 ? 0 : plan.zero <= 2 ? shard.trained() : unit_gathers * n.micro_steps;
   plan.sent_parameters += once * n.value_bytes * gathers;
   if (!shard.trained()) return;
   plan.sent_gradients += shard.zero().exchange->bytes_sent(shard, placement_of(plan, n));
+  plan.sent_updates += shard.zero().exchange->update_bytes_sent(shard, placement_of(plan, n));
   // Partial sums of tensors that are replicated on tp, each by the ranks that own it.
-  int64_t owners = plan.zero >= 1 ? 1 : plan.dp;
+  int64_t owners = plan.zero >= 1 ? plan.replicas : plan.dp;
   plan.sent_gradients += owners * 2 * (plan.tp - 1) * extent.replicated * n.master_bytes;
 }
 
@@ -105,7 +106,7 @@ Plan plan_of(const Recipe& recipe, int ranks) {
   adapters->attach(model);
 
   Plan plan{.parameters = model.weights().elements(), .dp = data_parallel_ranks(recipe, ranks), .tp = recipe.mesh().tp(),
-            .zero = recipe.sharding().zero()};
+            .zero = recipe.sharding().zero(), .replicas = recipe.mesh().replicas()};
   Numbers numbers = numbers_of(recipe, registry, plan.dp);
   std::vector<int64_t> gathers = gathers_of(model);
   for (size_t i = 0; i < gathers.size(); ++i) {
@@ -120,8 +121,9 @@ Plan plan_of(const Recipe& recipe, int ranks) {
 }
 
 std::string describe(const Plan& plan) {
-  std::string text = fmt::format("\n# {} parameters on dp={} tp={} with ZeRO-{}\n", human_count(static_cast<double>(plan.parameters)),
-                                 plan.dp, plan.tp, plan.zero);
+  std::string replicas = plan.replicas > 1 ? fmt::format(" in {} replicas", plan.replicas) : "";
+  std::string text = fmt::format("\n# {} parameters on dp={} tp={}{} with ZeRO-{}\n",
+                                 human_count(static_cast<double>(plan.parameters)), plan.dp, plan.tp, replicas, plan.zero);
   auto row = [&](const char* name, int64_t bytes, const char* note) {
     text += fmt::format("#   {:<28}{:>12}  {}\n", name, human_bytes(bytes), note);
   };
@@ -130,7 +132,7 @@ std::string describe(const Plan& plan) {
   row("gradients", plan.gradients, "");
   row("masters", plan.masters, plan.masters ? "" : "the weights themselves");
   row("optimizer state", plan.state, "");
-  row("exchange", plan.exchange, plan.exchange ? "error feedback" : "keeps nothing");
+  row("exchange", plan.exchange, plan.exchange ? "kept between steps" : "keeps nothing");
   row("together", plan.total(), fmt::format("{:.2f} a parameter", static_cast<double>(plan.total()) / static_cast<double>(plan.parameters)).c_str());
   row("largest gradient bucket", plan.buckets, "in backward");
   row("largest gathered unit", plan.gathered, "none where ranks share memory");
@@ -138,6 +140,7 @@ std::string describe(const Plan& plan) {
   row("gradients", plan.sent_gradients, "");
   row("parameters", plan.sent_parameters, "");
   row("activations", plan.sent_activations, "");
+  if (plan.sent_updates > 0) row("updates", plan.sent_updates, "when replicas meet");
   return text;
 }
 

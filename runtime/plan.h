@@ -18,6 +18,10 @@ struct Plan {
   int64_t buckets = 0;                 ///< bytes of gradient memory in use during backward
   int64_t gathered = 0;                ///< bytes of the largest gathered Units, where ranks share no memory
   int64_t sent_gradients = 0, sent_parameters = 0, sent_activations = 0;   ///< bytes a step, all ranks
+  int replicas = 1;                    ///< inside dp
+  int64_t sent_updates = 0;            ///< bytes of a step in which replicas that train apart meet, all ranks
+
+  int ranks_per_replica() const { return dp / replicas; }
 
   int64_t total() const { return values + gradients + masters + state + exchange; }
 };

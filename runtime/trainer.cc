@@ -70,18 +70,20 @@ Report Trainer::step(int64_t step) {
   double communication_before = world.seconds();
 
   std::vector<Batch> batches = train_->step(step, mesh_.dp().rank(), mesh_.dp().size());
-  report.targets = count_targets(batches);
+  report.targets = count_targets(batches, mesh_.dp());
   report.tokens = recipe_.batch().global() * train_->source().length();
   report.seconds.data = watch.lap(world.seconds());
 
   zero_->exchange->start(step);
-  forward_and_backward(batches, seed_.with("step").with(step), report);
+  int64_t targets = zero_->exchange->synchronous() ? report.targets : count_targets(batches, mesh_.dp_in_replica());
+  forward_and_backward(batches, targets, seed_.with("step").with(step), report);
   for (FlatShard* shard : model_->weights().trained()) shard->sum_partial_gradients();
   report.seconds.compute = watch.lap(world.seconds());
 
-  reduce_losses_and_norm(report);
+  double gradient_norm = reduce_losses_and_norm(report);
   check_finite(report);
-  update(report);
+  update(report, gradient_norm);
+  zero_->exchange->updated(model_->weights());
   model_->weights().publish();
   report.seconds.optimizer = watch.lap(world.seconds());
 
@@ -91,13 +93,13 @@ Report Trainer::step(int64_t step) {
   return report;
 }
 
-int64_t Trainer::count_targets(const std::vector<Batch>& batches) const {
+int64_t Trainer::count_targets(const std::vector<Batch>& batches, const Group& ranks) const {
   int64_t mine = 0;
   for (const Batch& batch : batches) mine += batch.targets;
-  return agree_sum(mesh_.dp(), mine, "targets");
+  return agree_sum(ranks, mine, "targets");
 }
 
-void Trainer::forward_and_backward(const std::vector<Batch>& batches, const Seed& seed, Report& report) {
+void Trainer::forward_and_backward(const std::vector<Batch>& batches, int64_t targets, const Seed& seed, Report& report) {
   for (FlatShard* shard : model_->weights().trained()) shard->forget_gradients();
   for (size_t micro = 0; micro < batches.size(); ++micro) {
     zero_->first_micro_step = micro == 0;
@@ -110,24 +112,28 @@ void Trainer::forward_and_backward(const std::vector<Batch>& batches, const Seed
       loss = loss.defined() ? loss + term.sum : term.sum;
     }
     // Divide by the global count, not ours: ranks hold different numbers of targets, and a mean of means weighs them wrongly.
-    loss.backward(at::full({}, 1.0 / static_cast<double>(std::max<int64_t>(1, report.targets)), loss.options()));
+    loss.backward(at::full({}, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), loss.options()));
   }
 }
 
-void Trainer::reduce_losses_and_norm(Report& report) const {
+double Trainer::reduce_losses_and_norm(Report& report) const {
   // One collective for all: the losses (equal on the tensor parallel ranks, so one of them counts) and the square norm.
-  std::vector<double> sums{square_norm_of(owned_, mesh_)};
+  double square_norm = square_norm_of(owned_, mesh_);
+  std::vector<double> sums{square_norm};
   bool counts = mesh_.tp().rank() == 0;
   for (const auto& [name, sum] : report.losses) sums.push_back(counts ? sum : 0);
   at::Tensor all = at::tensor(sums, at::kDouble).to(mesh_.world().device());
   mesh_.world().all_reduce(all, {.name = "losses and norm"}).wait();
   all = all.cpu();
-  report.gradient_norm = std::sqrt(all[0].item<double>());
+  report.gradient_norm = std::sqrt(all[0].item<double>() / mesh_.replicas());
   int64_t i = 1;
   for (auto& [name, value] : report.losses) {
     value = all[i++].item<double>() / static_cast<double>(std::max<int64_t>(1, report.targets));
     report.loss += value;
   }
+  if (zero_->exchange->synchronous()) return report.gradient_norm;
+  double of_tp_rank = agree_sum(mesh_.dp_in_replica(), square_norm, "norm of the replica");
+  return std::sqrt(agree_sum(mesh_.tp(), of_tp_rank, "norm of the replica"));
 }
 
 void Trainer::check_finite(const Report& report) const {
@@ -138,10 +144,10 @@ void Trainer::check_finite(const Report& report) const {
       .remedy("lower the learning rate, clip the gradient, or resume from an earlier checkpoint; no weight was updated");
 }
 
-void Trainer::update(const Report& report) {
+void Trainer::update(const Report& report, double gradient_norm) {
   double clip = recipe_.clip_norm();
   Update update{.step = report.step, .learning_rate = report.learning_rate};
-  if (clip > 0) update.gradient_scale = std::min(1.0, clip / (report.gradient_norm + 1e-6));
+  if (clip > 0) update.gradient_scale = std::min(1.0, clip / (gradient_norm + 1e-6));
   for (Owned& owned : owned_) optimizer_->step(owned, update);
 }
 

@@ -31,7 +31,7 @@ struct Report {
   double loss = 0;                         ///< mean over the global batch's targets
   std::map<std::string, double> losses;    ///< by name of the objective's terms
   double learning_rate = 0;
-  double gradient_norm = 0;                ///< global, before clipping
+  double gradient_norm = 0;                ///< global, before clipping; root mean square over replicas that train apart
   int64_t targets = 0, tokens = 0;         ///< global; tokens: inputs that are not padding
   StepSeconds seconds;
   BytesSent bytes_sent{};                  ///< all ranks
@@ -77,11 +77,13 @@ class Trainer {
   void build_data();
   void build_optimizer();
 
-  int64_t count_targets(const std::vector<Batch>& batches) const;
-  void forward_and_backward(const std::vector<Batch>& batches, const Seed& seed, Report& report);
-  void reduce_losses_and_norm(Report& report) const;
+  int64_t count_targets(const std::vector<Batch>& batches, const Group& ranks) const;
+  /// Divides by `targets`: those of all samples that the gradient sums over.
+  void forward_and_backward(const std::vector<Batch>& batches, int64_t targets, const Seed& seed, Report& report);
+  /// Returns the gradient norm that this rank clips by: of its replica.
+  double reduce_losses_and_norm(Report& report) const;
   void check_finite(const Report& report) const;
-  void update(const Report& report);
+  void update(const Report& report, double gradient_norm);
   BytesSent bytes_so_far() const;
   void gather_measurements(Report& report, const BytesSent& before);
 

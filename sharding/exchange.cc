@@ -2,9 +2,15 @@
 
 #include <ATen/ATen.h>
 
+#include "cluster/base/error.h"
+#include "sharding/codec.h"
 #include "sharding/flat_shard.h"
 
 namespace echelon {
+
+std::shared_ptr<const Codec> Exchange::codec() const {
+  throw Error::recipe("exchange.exchange", "it sends gradients only").remedy("use Exact in the gradients' own dtype, or Int8");
+}
 
 void zero_padding(const FlatShard& shard, const at::Tensor& flat) {
   int64_t end = 0;

@@ -32,7 +32,7 @@ void FlatShard::allocate() {
   allocate_values();
   if (trained_) allocate_gradients();
   master_ = trained_ && zero_.keeps_master() ? at::zeros_like(owned_values(), options_of(zero_.options.master)) : owned_values();
-  segments_ = zero_.shards_state() ? segments_of(shard_ * dp().rank(), shard_) : segments_of(0, elements_);
+  segments_ = zero_.shards_state() ? segments_of(shard_ * replica().rank(), shard_) : segments_of(0, elements_);
 }
 
 void FlatShard::place_parameters() {
@@ -46,10 +46,10 @@ void FlatShard::place_parameters() {
     parameter->offset_ = end;
     end += round_up(parameter->local().elements(), kAlignment);
   }
-  Extent own = extent(dp().size(), zero_.mesh.tp().size());
+  Extent own = extent(replica().size(), zero_.mesh.tp().size());
   elements_ = own.elements;
   replicated_ = own.replicated;
-  shard_ = elements_ / dp().size();
+  shard_ = elements_ / replica().size();
 }
 
 FlatShard::Extent FlatShard::extent(int dp, int tp) const {
@@ -70,11 +70,11 @@ FlatShard::Extent FlatShard::extent(int dp, int tp) const {
 void FlatShard::allocate_values() {
   at::ScalarType dtype = zero_.options.values;
   if (zero_.shards_values()) {
-    Window window = dp().allocate(shard_, dtype);
+    Window window = replica().allocate(shard_, dtype);
     values_ = window.mine;
     shared_values_ = window.all;
   } else {
-    values_ = zero_.shards_state() ? dp().allocate(elements_, dtype).mine : at::zeros({elements_}, options_of(dtype));
+    values_ = zero_.shards_state() ? replica().allocate(elements_, dtype).mine : at::zeros({elements_}, options_of(dtype));
   }
   storage_ = c10::Storage(c10::Storage::use_byte_size_t(), elements_ * values_.element_size(),
                           at::DataPtr(nullptr, values_.device()), nullptr, false);
@@ -92,7 +92,7 @@ void FlatShard::allocate_gradients() {
   if (zero_.shards_gradients()) {
     owned_gradient_ = at::zeros({shard_}, options_of(dtype));
   } else {
-    gradient_ = dp().allocate(elements_, dtype).mine;
+    gradient_ = replica().allocate(elements_, dtype).mine;
     owned_gradient_ = zero_.shards_state() ? part(gradient_) : gradient_;
   }
 }
@@ -101,9 +101,9 @@ at::Tensor FlatShard::owned_values() const {
   return zero_.shards_values() || !zero_.shards_state() ? values_ : part(values_);
 }
 
-at::TensorOptions FlatShard::options_of(at::ScalarType dtype) const { return at::TensorOptions().dtype(dtype).device(dp().device()); }
+at::TensorOptions FlatShard::options_of(at::ScalarType dtype) const { return at::TensorOptions().dtype(dtype).device(replica().device()); }
 
-at::Tensor FlatShard::part(const at::Tensor& flat) const { return flat.narrow(0, shard_ * dp().rank(), shard_); }
+at::Tensor FlatShard::part(const at::Tensor& flat) const { return flat.narrow(0, shard_ * replica().rank(), shard_); }
 
 std::vector<Segment> FlatShard::segments_of(int64_t begin, int64_t length) const {
   std::vector<Segment> segments;
@@ -117,11 +117,11 @@ std::vector<Segment> FlatShard::segments_of(int64_t begin, int64_t length) const
 
 int64_t FlatShard::replicated() const {
   if (!zero_.shards_state()) return replicated_;
-  return std::clamp<int64_t>(replicated_ - shard_ * dp().rank(), 0, shard_);
+  return std::clamp<int64_t>(replicated_ - shard_ * replica().rank(), 0, shard_);
 }
 
 bool FlatShard::counts_on(const Mesh& mesh, bool replicated_on_tp) const {
-  return (zero_.shards_state() || mesh.dp().rank() == 0) && (!replicated_on_tp || mesh.tp().rank() == 0);
+  return (zero_.shards_state() || mesh.dp_in_replica().rank() == 0) && (!replicated_on_tp || mesh.tp().rank() == 0);
 }
 
 void FlatShard::set_memory(void* memory) {
@@ -133,12 +133,12 @@ void FlatShard::gather() {
   Call call{.name = name_, .purpose = Purpose::parameters};
   if (shared_values_.defined()) {
     // publish() fenced, and nobody writes before the next optimizer step: no barrier, no copy.
-    dp().account(call, (elements_ - shard_) * values_.element_size());
+    replica().account(call, (elements_ - shard_) * values_.element_size());
     set_memory(shared_values_.data_ptr());
     return;
   }
   gathered_ = at::empty({elements_}, values_.options());
-  dp().all_gather(values_, gathered_, call).wait();
+  replica().all_gather(values_, gathered_, call).wait();
   set_memory(gathered_.data_ptr());
 }
 
@@ -150,7 +150,7 @@ void FlatShard::release() {
 
 void FlatShard::begin_gradients() {
   if (!trained_ || empty() || !zero_.shards_gradients()) return;
-  bucket_ = &zero_.buckets.acquire(elements_, zero_.options.master, dp());
+  bucket_ = &zero_.buckets.acquire(elements_, zero_.options.master, replica());
   gradient_ = bucket_->memory.narrow(0, 0, elements_);
   forget_gradients();
 }
@@ -178,7 +178,7 @@ void FlatShard::publish() {
   at::Tensor owned = owned_values();
   if (trained_ && zero_.keeps_master()) owned.copy_(master_);
   if (!zero_.shards_state() || zero_.shards_values()) return;
-  dp().all_gather(owned, values_, {.name = name_, .purpose = Purpose::parameters}).wait();
+  replica().all_gather(owned, values_, {.name = name_, .purpose = Purpose::parameters}).wait();
 }
 
 void FlatShard::sum_partial_gradients() {
@@ -190,7 +190,7 @@ void FlatShard::sum_partial_gradients() {
 at::Tensor FlatShard::whole(const at::Tensor& owned) {
   if (owned.numel() == elements_) return owned;
   at::Tensor all = at::empty({elements_}, owned.options());
-  dp().all_gather(owned, all, {.name = name_, .purpose = Purpose::control}).wait();
+  replica().all_gather(owned, all, {.name = name_, .purpose = Purpose::control}).wait();
   return all;
 }
 
@@ -198,7 +198,7 @@ at::Tensor FlatShard::Rows::values(const at::Tensor& whole) const { return whole
 
 std::vector<FlatShard::Rows> FlatShard::rows_to_save() const {
   std::vector<Rows> rows;
-  for (const Segment& segment : segments_of(shard_ * dp().rank(), shard_)) {
+  for (const Segment& segment : segments_of(shard_ * replica().rank(), shard_)) {
     const Parameter& parameter = *segment.parameter;
     if (!parameter.layout().is_sharded_on("tp") && zero_.mesh.tp().rank() != 0) continue;
     int64_t count = parameter.local().sizes.empty() ? 1 : parameter.local().sizes[0];

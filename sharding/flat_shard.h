@@ -16,7 +16,7 @@ namespace echelon {
 /// The trained, or the frozen, tensors of one Unit, as views of one Storage.
 ///
 /// gather() and release() swap the Storage's memory, so that whatever autograd saved sees the values again in backward: no
-/// recompute, no version change. Memory per rank and element, d ranks:
+/// recompute, no version change. Memory per rank and element, d data parallel ranks (of a replica, where there are several):
 ///
 ///     stage   values           gradient                    master and state (in owned shards of n / d)
 ///     0       all              all                         all
@@ -52,7 +52,7 @@ class FlatShard {
   const std::vector<Segment>& segments() const { return segments_; }
   /// Elements in [0, replicated) of an owned shard belong to tensors that are replicated on `tp`.
   int64_t replicated() const;
-  /// False where another rank of the group owns the same elements and counts them (norms, bytes).
+  /// False where another rank of the replica owns the same elements and counts them (norms, bytes).
   bool counts_on(const Mesh& mesh, bool replicated_on_tp) const;
 
   /// Makes masters the values of the next forward, on every rank. Collective.
@@ -62,9 +62,9 @@ class FlatShard {
   /// Starts a step: the next gradients overwrite.
   void forget_gradients();
 
-  /// The whole flat memory [elements] of an owned shard (master or state) of all ranks. Collective.
+  /// The whole flat memory [elements] of an owned shard (master or state) of all ranks of the replica. Collective.
   at::Tensor whole(const at::Tensor& owned);
-  /// Rows of tensors that this rank writes to a checkpoint: whole rows, each by one rank only.
+  /// Rows of tensors that this rank writes to a checkpoint: whole rows, each by one rank of a replica only.
   struct Rows {
     const Parameter* parameter;
     Slice slice;                 ///< in the global tensor
@@ -78,7 +78,7 @@ class FlatShard {
 
   /// Elements of the local flat memory, padded so that it divides by the ranks.
   int64_t elements() const { return elements_; }
-  /// What elements() and the replicated part of it are on `dp` by `tp` ranks; nothing need be allocated.
+  /// What elements() and the replicated part of it are on `dp` (of a replica) by `tp` ranks; nothing need be allocated.
   struct Extent {
     int64_t elements, replicated;
   };
@@ -102,7 +102,7 @@ class FlatShard {
   at::Tensor part(const at::Tensor& flat) const;
   at::Tensor owned_values() const;
   at::TensorOptions options_of(at::ScalarType dtype) const;
-  const Group& dp() const { return zero_.mesh.dp(); }
+  const Group& replica() const { return zero_.mesh.dp_in_replica(); }
 
   std::string name_;
   Zero& zero_;

@@ -20,7 +20,7 @@ const Architecture& divisible(const ModelSource& source, const Mesh& mesh) {
 
 LoadedModel::LoadedModel(ModelSource given, const Group& world, const Recipe& layout, const std::string& adapter)
     : source(std::move(given)),
-      mesh(world, {.dp = layout.mesh().dp(), .tp = layout.mesh().tp()}),
+      mesh(world, {.dp = layout.mesh().dp(), .tp = layout.mesh().tp(), .replicas = layout.mesh().replicas()}),
       zero(mesh, zero_options(layout)),
       model(divisible(source, mesh), zero) {
   register_builtin_methods(registry);

@@ -49,7 +49,7 @@ int nodes_of(const Session& session) {
 }
 
 MeshShape mesh_of(const Recipe& recipe, const Session& session) {
-  return {.dp = recipe.mesh().dp(), .tp = recipe.mesh().tp(), .nodes = nodes_of(session)};
+  return {.dp = recipe.mesh().dp(), .tp = recipe.mesh().tp(), .replicas = recipe.mesh().replicas(), .nodes = nodes_of(session)};
 }
 
 /// The launcher has printed the recipe; what follows needs the model's tensors declared, though none is allocated.

@@ -23,7 +23,7 @@ struct Range {
 Range owned_range(const FlatShard& shard, const Parameter& parameter) {
   const Mesh& mesh = shard.zero().mesh;
   if (!parameter.layout().is_sharded_on("tp") && mesh.tp().rank() != 0) return {0, 0};
-  int64_t part = shard.elements() / mesh.dp().size(), first = part * mesh.dp().rank() - parameter.offset();
+  int64_t part = shard.elements() / mesh.dp_in_replica().size(), first = part * mesh.dp_in_replica().rank() - parameter.offset();
   int64_t elements = parameter.local().elements();
   return {std::clamp<int64_t>(first, 0, elements), std::clamp<int64_t>(first + part, 0, elements)};
 }
@@ -88,10 +88,16 @@ std::vector<KeptByExchange> kept_by_exchange(Trainer& trainer) {
 
 void load_exchange_state(Trainer& trainer, CheckpointReader& reader) {
   Exchange& exchange = *trainer.zero().exchange;
+  exchange.start(reader.step());   // a checkpoint that is written before the next step holds what this one does
   for (Owned& owned : trainer.owned()) {
     for (const auto& [what, flat] : exchange.summands(*owned.shard)) {
       flat.zero_();
       for (const Parameter* parameter : owned.shard->parameters()) StoredSummand(what, reader).read(*owned.shard, *parameter, flat);
+    }
+    for (auto& [what, state] : exchange.owned_state(*owned.shard)) {
+      if (!reader.has(exchange_prefix(what) + owned.shard->parameters().front()->name())) continue;
+      at::Tensor values = state;
+      owned.shard->read_owned(values, reader, exchange_prefix(what));
     }
     for (const auto& [tensor, start] : exchange.warm_start(*owned.shard)) {
       std::string name = warm_start_name(trainer.mesh().tp().rank(), tensor);

@@ -64,6 +64,9 @@ void CheckpointReader::read_state(const Checkpoint& checkpoint) {
   recipe_ = json_string(state, "recipe", path);
   config_ = state["config"];
   for (const Json& name : state["optimizer_state"]) optimizer_state_.push_back(name.get<std::string>());
+  if (state.contains("replicas")) {
+    replicas_ = static_cast<int>(json_integer(state, "replicas", path, 1, 1 << 16, Error::Kind::storage));
+  }
   if (!state.contains("exchange")) return;
   exchange_layout_.ranks = static_cast<int>(json_integer(state["exchange"], "ranks", path, 1, 1 << 24, Error::Kind::storage));
   exchange_layout_.tp = static_cast<int>(json_integer(state["exchange"], "tp", path, 1, exchange_layout_.ranks, Error::Kind::storage));
@@ -122,6 +125,23 @@ bool CheckpointReader::holds(const std::string& name, const std::vector<int64_t>
   return found != chunks_.end() && found->second.size() == 1 && found->second.front().slice == Slice::whole(sizes);
 }
 
+namespace {
+
+/// Fills an owned shard of `mesh` with what `prefix` names.
+void read_of_replica(const FlatShard& shard, at::Tensor& owned, const Mesh& mesh, CheckpointReader& reader, const std::string& prefix) {
+  int copies = reader.replicas();
+  if (copies == 1) return shard.read_owned(owned, reader, prefix);
+  if (copies == mesh.replicas()) return shard.read_owned(owned, reader, replica_prefix(mesh.replica()) + prefix);
+  at::Tensor copy = at::zeros_like(owned), sum = at::zeros_like(owned, owned.options().dtype(at::kDouble));
+  for (int replica = 0; replica < copies; ++replica) {
+    shard.read_owned(copy, reader, replica_prefix(replica) + prefix);
+    sum.add_(copy);
+  }
+  owned.copy_(sum.div_(copies));
+}
+
+}  // namespace
+
 void load_state(Trainer& trainer, CheckpointReader& reader) {
   std::vector<std::string> names = trainer.optimizer().state_names();
   if (names != reader.optimizer_state()) {
@@ -129,9 +149,9 @@ void load_state(Trainer& trainer, CheckpointReader& reader) {
         .expected(fmt::format("{}", fmt::join(reader.optimizer_state(), ", ")));
   }
   for (Owned& owned : trainer.owned()) {
-    for (const std::string& name : names) owned.shard->read_owned(owned.state.at(name), reader, state_prefix(name));
+    for (const std::string& name : names) read_of_replica(*owned.shard, owned.state.at(name), trainer.mesh(), reader, state_prefix(name));
+    read_of_replica(*owned.shard, owned.shard->master(), trainer.mesh(), reader, "");
   }
-  for (Owned& owned : trainer.owned()) owned.shard->read_owned(owned.shard->master(), reader, "");
   load_exchange_state(trainer, reader);
   trainer.model().weights().publish();
 }

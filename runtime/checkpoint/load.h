@@ -37,6 +37,8 @@ class CheckpointReader : public TensorReader {
   const Json& config() const { return config_; }
   const std::string& recipe() const { return recipe_; }
   const std::vector<std::string>& optimizer_state() const { return optimizer_state_; }
+  /// Copies of masters and optimizer state that it holds: of replicas that trained apart.
+  int replicas() const { return replicas_; }
   const ExchangeLayout& exchange_layout() const { return exchange_layout_; }
 
  private:
@@ -58,9 +60,11 @@ class CheckpointReader : public TensorReader {
   std::string recipe_;
   std::vector<std::string> optimizer_state_;
   ExchangeLayout exchange_layout_;
+  int replicas_ = 1;
 };
 
-/// Fills the trainer's weights, optimizer state and what its exchange keeps. Collective.
+/// Fills the trainer's weights, optimizer state and what its exchange keeps. Where replicas trained apart, as many of them get
+/// each its own; on another number all get the mean. Collective.
 /// Errors: Error::storage; Error::recipe when the checkpoint's optimizer keeps other state.
 void load_state(Trainer& trainer, CheckpointReader& reader);
 

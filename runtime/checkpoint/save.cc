@@ -20,10 +20,22 @@ struct Quantity {
   std::function<at::Tensor(Owned&)> owned;
 };
 
-std::vector<Quantity> quantities(const Trainer& trainer) {
-  std::vector<Quantity> all{{"", [](Owned& owned) { return owned.shard->master(); }}};
+/// Copies of masters and optimizer state that differ.
+int copies_of(Trainer& trainer) { return trainer.zero().exchange->synchronous() ? 1 : trainer.mesh().replicas(); }
+
+/// Those that this rank's replica saves.
+std::vector<Quantity> quantities(Trainer& trainer) {
+  int replica = trainer.mesh().replica();
+  if (replica >= copies_of(trainer)) return {};
+  std::string before = replica_prefix(replica);
+  std::vector<Quantity> all{{before, [](Owned& owned) { return owned.shard->master(); }}};
   for (const std::string& name : trainer.optimizer().state_names()) {
-    all.push_back({state_prefix(name), [name](Owned& owned) { return owned.state.at(name); }});
+    all.push_back({before + state_prefix(name), [name](Owned& owned) { return owned.state.at(name); }});
+  }
+  if (replica > 0 || trainer.owned().empty()) return all;
+  Exchange& exchange = *trainer.zero().exchange;
+  for (const auto& [name, _] : exchange.owned_state(*trainer.owned().front().shard)) {
+    all.push_back({exchange_prefix(name), [&exchange, name = name](Owned& owned) { return exchange.owned_state(*owned.shard).at(name); }});
   }
   return all;
 }
@@ -71,11 +83,12 @@ void write_rows(Trainer& trainer, const std::vector<Quantity>& all, SafetensorsW
   for (const KeptByExchange& kept : kept_by_exchange(trainer)) write(*writer, kept.name, kept.value);
 }
 
-std::string state_text(const Trainer& trainer, int64_t step) {
+std::string state_text(Trainer& trainer, int64_t step) {
   Json state{{"step", step},
              {"samples", step * trainer.recipe().batch().global()},
              {"optimizer_state", trainer.optimizer().state_names()},
              {"exchange", {{"ranks", trainer.mesh().world().size()}, {"tp", trainer.mesh().tp().size()}}},
+             {"replicas", copies_of(trainer)},
              {"recipe", recipe_text(trainer.recipe())},
              {"config", trainer.source().config}};
   return dump_json(state, 2) + "\n";

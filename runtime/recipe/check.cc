@@ -54,8 +54,6 @@ class Checks {
     if (mesh.pp() != 1) later("mesh.pp", fmt::format("pipeline parallelism (mesh.pp = {})", mesh.pp()));
     if (mesh.cp() != 1) later("mesh.cp", fmt::format("context parallelism (mesh.cp = {})", mesh.cp()));
     if (mesh.ep() != 1) later("mesh.ep", fmt::format("expert parallelism (mesh.ep = {})", mesh.ep()));
-    if (mesh.replicas() != 1)
-      later("mesh.replicas", fmt::format("hybrid sharding (mesh.replicas = {})", mesh.replicas()));
     if (recipe_.reproducible()) later("reproducible", "the same bits on any layout (reproducible: true)");
     if (recipe_.precision() == FP16) later("precision", "precision FP16");
     if (recipe_.sharding().recompute() == SELECTIVE) later("sharding.recompute", "recompute SELECTIVE");
@@ -185,6 +183,10 @@ class Checks {
     if (mesh.dp() != 0 && asked != ranks_) {
       refuse("mesh.dp", fmt::format("mesh dp {} tp {} takes {} ranks and there are {}; dp 0 takes what remains",
                                     mesh.dp(), mesh.tp(), asked, ranks_));
+    }
+    int dp = data_parallel_ranks(recipe_, ranks_);
+    if (dp % mesh.replicas() != 0) {
+      refuse("mesh.replicas", fmt::format("mesh.replicas {} does not divide dp {}", mesh.replicas(), dp));
     }
   }
 

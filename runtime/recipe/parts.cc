@@ -26,9 +26,6 @@ constexpr std::array kKinds = {
     PartKind{"weight op", "models/weight_ops/"},
 };
 
-// Names that the documentation gives to Parts still to come: refused as such, not as typing mistakes.
-constexpr std::array kLater = {"Lora", "Ia3",  "PrefixTuning", "PromptTuning", "PTuning", "Bottleneck", "DiLoCo"};
-
 const PartKind* kind_of_file(const std::string& file) {
   auto found =
       std::find_if(kKinds.begin(), kKinds.end(), [&](const PartKind& kind) { return file.starts_with(kind.folder); });
@@ -96,8 +93,6 @@ bool is_part_slot(const pb::FieldDescriptor& field) {
 }
 
 std::string unknown_part(const std::string& name, const std::string& kind_word) {
-  if (std::find(kLater.begin(), kLater.end(), name) != kLater.end())
-    return fmt::format("{} is not available yet", name);
   std::vector<std::string> names = part_names(kind_word);
   std::string near = did_you_mean(name, names);
   if (near.empty()) near = fmt::format("there are {}", fmt::join(names, ", "));

@@ -49,6 +49,7 @@ const std::map<std::string, Range>& ranges() {
       {"micro", from_to(0, 1 << 24)},
       {"dp", from_to(0, 1 << 16)},
       {"tp", from_to(1, 1 << 16)},
+      {"replicas", from_to(1, 1 << 16)},
       {"zero", from_to(0, 3)},
       // Shapes far beyond anything trained yet: a slip of the finger is refused before memory is planned.
       {"layers", from_to(1, 10000)},
@@ -84,6 +85,10 @@ const std::map<std::string, Range>& ranges() {
       {"mask_token_id", at_least(0)},
       {"special_token_id", at_least(0)},
       {"sequence_length", from_to(1, 1 << 24)},
+      {"inner_steps", at_least(1)},
+      {"outer_learning_rate", above(0)},
+      {"outer_momentum", below_one()},
+      {"synchronous_steps", at_least(0)},
       {"PowerSgd.rank", from_to(1, 1 << 16)},
       {"PowerSgd.minimum_saving", at_least(0)},
       {"Int8.block", from_to(1, 1 << 24)},

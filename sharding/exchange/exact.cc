@@ -2,7 +2,7 @@
 #include <ATen/ATen.h>
 
 #include "cluster/base/registry.h"
-#include "sharding/exchange.h"
+#include "sharding/codec.h"
 #include "sharding/exchange/exact.pb.h"
 #include "sharding/flat_shard.h"
 
@@ -10,18 +10,24 @@ namespace echelon {
 
 namespace {
 
+enum class Among { all_replicas, own_replica };
+
 class ExactSum : public Exchange {
  public:
-  explicit ExactSum(const Exact& options) : bfloat16_(options.wire() == Exact::BF16) {}
+  ExactSum(const Exact& options, Among among) : bfloat16_(options.wire() == Exact::BF16), among_(among) {}
+
+  bool joins_replicas() const override { return !bfloat16_; }
+  std::shared_ptr<const Codec> codec() const override { return bfloat16_ ? Exchange::codec() : nullptr; }
 
   Work reduce(const Reduction& reduction) override {
     return bfloat16_ && reduction.shard.zero().mesh.dp().size() > 1 ? reduce_rounded(reduction) : reduce_as_it_is(reduction);
   }
 
   int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
-    int64_t once = (placement.dp - 1) * shard.extent(placement.dp, placement.tp).elements;
-    int64_t bytes = bfloat16_ ? 2 : placement.element_bytes;
-    return placement.tp * once * bytes * (placement.stage == 0 ? 2 : placement.reductions());
+    int64_t ranks = placement.ranks_per_replica(), replicas = placement.replicas, meeting = among_ == Among::all_replicas ? replicas : 1;
+    int64_t all = placement.tp * shard.extent(static_cast<int>(ranks), placement.tp).elements * (bfloat16_ ? 2 : placement.element_bytes);
+    if (placement.stage == 0) return replicas / meeting * 2 * (ranks * meeting - 1) * all;
+    return (replicas * (ranks - 1) * placement.reductions() + 2 * (meeting - 1)) * all;
   }
 
  private:
@@ -34,9 +40,15 @@ class ExactSum : public Exchange {
                                                                  : group.reduce_scatter(gradient, owned, call);
   }
 
-  static Work reduce_as_it_is(const Reduction& reduction) {
+  Work reduce_as_it_is(const Reduction& reduction) const {
+    const Mesh& mesh = reduction.shard.zero().mesh;
     at::Tensor gradient = reduction.gradient, owned = reduction.owned;
-    return reduce(reduction.shard.zero().mesh.dp(), gradient, owned, call_of(reduction, reduction.accumulate));
+    bool joins = mesh.replicas() > 1 && among_ == Among::all_replicas, owns_all = owned.numel() == gradient.numel();
+    if (!joins) return reduce(mesh.dp_in_replica(), gradient, owned, call_of(reduction, reduction.accumulate));
+    if (owns_all && mesh.dp_in_replica().size() > 1) return reduce(mesh.dp(), gradient, owned, call_of(reduction, reduction.accumulate));
+    reduce(mesh.dp_in_replica(), gradient, owned, call_of(reduction, reduction.accumulate)).wait();
+    // Sums of micro-steps travel between replicas once.
+    return reduction.last ? mesh.dp_between_replicas().all_reduce(owned, call_of(reduction, false)) : Work();
   }
 
   static Work reduce_rounded(const Reduction& reduction) {
@@ -50,14 +62,18 @@ class ExactSum : public Exchange {
   }
 
   bool bfloat16_;
+  Among among_;
 };
 
 }  // namespace
 
-std::unique_ptr<Exchange> exact_exchange() { return std::make_unique<ExactSum>(Exact()); }
+std::unique_ptr<Exchange> exact_exchange() { return std::make_unique<ExactSum>(Exact(), Among::all_replicas); }
+std::unique_ptr<Exchange> replica_exchange() { return std::make_unique<ExactSum>(Exact(), Among::own_replica); }
 
 void register_exact(Registry& registry) {
-  registry.add<Exchange, Exact>([](const Exact& options, const Exchange::Context&) { return std::make_unique<ExactSum>(options); });
+  registry.add<Exchange, Exact>([](const Exact& options, const Exchange::Context&) {
+    return std::make_unique<ExactSum>(options, Among::all_replicas);
+  });
 }
 
 }  // namespace echelon

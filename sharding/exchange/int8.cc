@@ -33,9 +33,10 @@ class EightBits : public Codec {
 
 class Int8Sum : public Exchange {
  public:
-  explicit Int8Sum(const Int8& options) : codec_(options.block()), between_nodes_only_(options.between_nodes_only()) {
-    if (options.block() < 1) throw Error::recipe("exchange.block", "Int8 needs blocks of at least 1 element").got(options.block());
-  }
+  explicit Int8Sum(const Int8& options)
+      : codec_(std::make_shared<EightBits>(checked_block(options))), between_nodes_only_(options.between_nodes_only()) {}
+
+  std::shared_ptr<const Codec> codec() const override { return codec_; }
 
   Work reduce(const Reduction& reduction) override {
     Route route(reduction, between_nodes_only_);
@@ -43,17 +44,22 @@ class Int8Sum : public Exchange {
     if (route.ranks() == 1) {
       route.store(pieces[0]);
     } else {
-      sum_encoded(codec_, codec_.encode(pieces), reduction, route);
+      sum_encoded(*codec_, codec_->encode(pieces), reduction, route);
     }
     return {};
   }
 
   int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
-    return bytes_of_encoded_sum(codec_, shard, placement, between_nodes_only_, placement.reductions());
+    return bytes_of_encoded_sum(*codec_, shard, placement, between_nodes_only_, placement.reductions());
   }
 
  private:
-  EightBits codec_;
+  static int64_t checked_block(const Int8& options) {
+    if (options.block() >= 1) return options.block();
+    throw Error::recipe("exchange.block", "Int8 needs blocks of at least 1 element").got(options.block());
+  }
+
+  std::shared_ptr<const EightBits> codec_;
   bool between_nodes_only_;
 };
 

@@ -29,7 +29,6 @@ INSTANTIATE_TEST_SUITE_P(Check, NotBuiltYet,
                          testing::Values(Case{"mesh.pp=2", "pipeline parallelism (mesh.pp = 2)"},
                                          Case{"mesh.cp=2", "context parallelism (mesh.cp = 2)"},
                                          Case{"mesh.ep=2", "expert parallelism (mesh.ep = 2)"},
-                                         Case{"mesh.replicas=2", "hybrid sharding (mesh.replicas = 2)"},
                                          Case{"reproducible=true", "the same bits on any layout (reproducible: true)"},
                                          Case{"precision=FP16", "precision FP16"},
                                          Case{"sharding.recompute=SELECTIVE", "recompute SELECTIVE"}));
@@ -67,6 +66,7 @@ TEST(Check, WhatDependsOnRanksIsRefusedBeforeTheyStart) {
   EXPECT_NE(refusal({"mesh.tp=4"}, 4).find("mesh.tp 4 does not divide model.architecture.kv_heads 2"),
             std::string::npos);
   EXPECT_NE(refusal({"mesh.tp=2"}, 3).find("mesh.tp 2 does not divide 3 ranks"), std::string::npos);
+  EXPECT_NE(refusal({"mesh.replicas=3"}, 4).find("mesh.replicas 3 does not divide dp 4"), std::string::npos);
   EXPECT_NE(refusal({"mesh.dp=3"}, 2).find("takes 3 ranks and there are 2"), std::string::npos);
 }
 

@@ -35,11 +35,6 @@ TEST(RecipeText, AnUnknownPartIsNamedWithTheNearest) {
   EXPECT_NE(error.find("no Part is named \"AdmaW\"; did you mean \"AdamW\"?"), std::string::npos) << error;
 }
 
-TEST(RecipeText, APartThatIsPromisedAndNotBuiltIsRefusedByName) {
-  EXPECT_NE(parse_error("exchange { [echelon/DiLoCo] { inner_steps: 4 } }").find("DiLoCo is not available yet"),
-            std::string::npos);
-}
-
 TEST(RecipeText, AWrongEnumValueListsThoseThatAreRight) {
   EXPECT_EQ(parse_error("precision: FP31"),
             "recipe: r.textproto:1:12: \"FP31\" is no value of precision; it takes FP32, BF16, FP16, FP64");

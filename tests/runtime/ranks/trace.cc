@@ -33,7 +33,7 @@ void expect_equal_in_float64(Recipe recipe, int64_t steps) {
   recipe.set_precision(FP64);
   Session alone = Session::alone();
   Trace one = train(recipe, alone.world(), {}, steps);
-  Trace many = train(recipe, session().world(), {.tp = recipe.mesh().tp()}, steps);
+  Trace many = train(recipe, session().world(), {.tp = recipe.mesh().tp(), .replicas = recipe.mesh().replicas()}, steps);
   for (size_t i = 0; i < one.losses.size(); ++i) {
     EXPECT_NEAR(many.losses[i], one.losses[i], 1e-9 * std::abs(one.losses[i])) << "loss of step " << i + 1;
     EXPECT_NEAR(many.norms[i], one.norms[i], 1e-9 * one.norms[i]) << "gradient norm of step " << i + 1;
