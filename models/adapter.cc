@@ -44,18 +44,21 @@ std::regex compiled(const std::string& pattern) {
   try {
     return std::regex(pattern);
   } catch (const std::regex_error& error) {
-    throw Error::recipe("adapter.target_pattern", fmt::format("\"{}\" is no regular expression: {}", pattern, error.what()));
+    throw Error::recipe("adapter.target_pattern",
+                        fmt::format("\"{}\" is no regular expression: {}", pattern, error.what()));
   }
 }
 
 bool matches_any(const std::string& name, const std::vector<std::string>& targets) {
-  return std::any_of(targets.begin(), targets.end(), [&](const std::string& target) { return is_target(name, target); });
+  return std::any_of(targets.begin(), targets.end(),
+                     [&](const std::string& target) { return is_target(name, target); });
 }
 
 void check_every_target(const std::vector<TargetModule>& modules, const TargetChoice& choice) {
   for (const std::string& target : choice.targets) {
     if (target == "all-linear") continue;
-    if (std::any_of(modules.begin(), modules.end(), [&](const TargetModule& m) { return is_target(m.name, target); })) continue;
+    if (std::any_of(modules.begin(), modules.end(), [&](const TargetModule& m) { return is_target(m.name, target); }))
+      continue;
     std::set<std::string> names;
     for (const TargetModule& module : modules) names.insert(last_part(module.name));
     throw Error::recipe("adapter.targets", fmt::format("\"{}\" matches no module of the model", target))
@@ -80,7 +83,9 @@ int64_t TargetModule::outputs() const {
   return sum;
 }
 
-bool is_target(const std::string& name, const std::string& target) { return name == target || name.ends_with("." + target); }
+bool is_target(const std::string& name, const std::string& target) {
+  return name == target || name.ends_with("." + target);
+}
 
 std::vector<TargetModule> target_modules(Model& model, const Family& family, const TargetChoice& choice) {
   std::vector<TargetModule> modules = all_modules(model, family), chosen;

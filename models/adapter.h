@@ -21,14 +21,14 @@ using WholeTensors = std::map<std::string, at::Tensor>;
 /// One tensor of an adapter as PEFT stores it, made of one or more of ours.
 struct AdapterTensor {
   struct Part {
-    std::string parameter;       ///< name of ours
-    bool transposed = false;     ///< ours is the transpose of what is stored
-    double factor = 1;           ///< what is stored is this times ours
+    std::string parameter;    ///< name of ours
+    bool transposed = false;  ///< ours is the transpose of what is stored
+    double factor = 1;        ///< what is stored is this times ours
   };
-  std::string key;               ///< behind "base_model.model.", or whole where PEFT gives it no prefix
-  std::vector<Part> parts;       ///< row by row of a grid of matrices, or one below the other
-  int64_t columns = 1;           ///< of the grid
-  std::vector<int64_t> shape;    ///< as stored; the joined parts are reshaped to it
+  std::string key;             ///< behind "base_model.model.", or whole where PEFT gives it no prefix
+  std::vector<Part> parts;     ///< row by row of a grid of matrices, or one below the other
+  int64_t columns = 1;         ///< of the grid
+  std::vector<int64_t> shape;  ///< as stored; the joined parts are reshaped to it
   bool prefixed = true;
 };
 
@@ -45,7 +45,8 @@ class Adapter {
 
   /// Declares tensors and takes its places in the model, before Model::allocate(). The model must not outlive this.
   virtual void attach(Model& model) = 0;
-  /// Values, of its own tensors, that depend on the base's; called when those are loaded. Collective, the same on every rank.
+  /// Values, of its own tensors, that depend on the base's; called when those are loaded. Collective, the same on every
+  /// rank.
   virtual WholeTensors derive_values(Model& model) { return {}; }
 
   /// How it becomes part of the base, given the whole values of its own tensors. Errors: Error::input where it cannot.
@@ -60,14 +61,15 @@ class Adapter {
 
 /// How a `peft_type` of adapter_config.json is read; registered by name beside the adapter.
 struct PeftType {
-  /// The options of the Part, which also names it. Errors: Error::input for settings that change the maths and are not known.
+  /// The options of the Part, which also names it. Errors: Error::input for settings that change the maths and are not
+  /// known.
   google::protobuf::Any (*options)(const ConfigReader& config);
 };
 
 /// A module of the family's own model that adapters can target: a linear, or several of ours stored as one.
 struct TargetModule {
-  std::string name;              ///< "transformer.h.0.attn.c_attn"
-  bool transposed = false;       ///< its weight is stored [in, out]
+  std::string name;         ///< "transformer.h.0.attn.c_attn"
+  bool transposed = false;  ///< its weight is stored [in, out]
   std::vector<Linear*> linears;
   Embedding* embedding = nullptr;
 
@@ -75,8 +77,9 @@ struct TargetModule {
   int64_t outputs() const;
 };
 
-/// How targets are chosen, by PEFT's rules: `targets` are names or ends of names behind a dot, or the one word "all-linear";
-/// `pattern` is a regular expression for the whole name. `layers`, when not empty, keeps only those layers' modules.
+/// How targets are chosen, by PEFT's rules: `targets` are names or ends of names behind a dot, or the one word
+/// "all-linear"; `pattern` is a regular expression for the whole name. `layers`, when not empty, keeps only those
+/// layers' modules.
 struct TargetChoice {
   std::vector<std::string> targets, excluded;
   std::string pattern;

@@ -27,8 +27,10 @@ std::regex compiled(const std::string& pattern) {
 
 /// The `name` of a Part's options.
 std::string name_in(const google::protobuf::Any& options) {
-  const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(part_name(options));
-  std::unique_ptr<google::protobuf::Message> message(google::protobuf::MessageFactory::generated_factory()->GetPrototype(descriptor)->New());
+  const auto* descriptor =
+      google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(part_name(options));
+  std::unique_ptr<google::protobuf::Message> message(
+      google::protobuf::MessageFactory::generated_factory()->GetPrototype(descriptor)->New());
   message->ParseFromString(options.value());
   return message->GetReflection()->GetString(*message, descriptor->FindFieldByName("name"));
 }
@@ -42,7 +44,8 @@ bool is_model_folder(const std::string& path) { return !path.empty() && exists(j
 
 /// What every adapter_config.json says.
 Json common_config(const Family& family, const Architecture& architecture, const std::string& base) {
-  Json config{{"base_model_name_or_path", base}, {"revision", nullptr}, {"inference_mode", true}, {"auto_mapping", nullptr}};
+  Json config{
+      {"base_model_name_or_path", base}, {"revision", nullptr}, {"inference_mode", true}, {"auto_mapping", nullptr}};
   config["task_type"] = family.is_generative() && architecture.head ? "CAUSAL_LM" : "FEATURE_EXTRACTION";
   return config;
 }
@@ -74,7 +77,8 @@ AdapterSource adapter_source(PeftFolder given, const Registry& registry) {
   std::string type = folder->config().text("peft_type", "");
   const PeftType* known = registry.find_fact<PeftType>(type);
   if (!known) {
-    throw folder->config().mistake("peft_type", "method is not implemented")
+    throw folder->config()
+        .mistake("peft_type", "method is not implemented")
         .got(type)
         .expected(fmt::format("{}", fmt::join(registry.fact_names<PeftType>(), ", ")));
   }
@@ -87,9 +91,11 @@ AdapterSet::AdapterSet(const Registry& registry, const Family& family, std::vect
     : family_(family), trainable_(std::move(trainable)) {
   std::set<std::string> names;
   for (AdapterSource& source : sources) {
-    Member member{registry.make<Adapter>(source.options, {family}), name_in(source.options), std::move(source.folder), source.loaded_with_base};
+    Member member{registry.make<Adapter>(source.options, {family}), name_in(source.options), std::move(source.folder),
+                  source.loaded_with_base};
     if (!names.insert(member.name).second) {
-      throw Error::recipe("adapter", fmt::format("two adapters are named \"{}\"", member.name)).remedy("give each a name of its own");
+      throw Error::recipe("adapter", fmt::format("two adapters are named \"{}\"", member.name))
+          .remedy("give each a name of its own");
     }
     adapters_.push_back(std::move(member));
   }
@@ -97,9 +103,10 @@ AdapterSet::AdapterSet(const Registry& registry, const Family& family, std::vect
 
 void AdapterSet::attach(Model& model) {
   if (adapters_.empty() && trainable_.empty()) return;
-  // Tensors of the base that come with an adapter learn with it. PEFT also stores the table of an adapted embedding as it was.
+  // Tensors of the base that come with an adapter learn with it. PEFT also stores the table of an adapted embedding as
+  // it was.
   std::set<std::string> stored;
-  Architecture with_copies = model.architecture();   // PEFT stores both names of a tied tensor
+  Architecture with_copies = model.architecture();  // PEFT stores both names of a tied tensor
   with_copies.tied = false;
   for (Member& member : adapters_) {
     if (!member.folder) continue;
@@ -122,7 +129,8 @@ void AdapterSet::attach(Model& model) {
   });
   auto unused = std::find(used.begin(), used.end(), false);
   if (unused != used.end()) {
-    throw Error::recipe("trainable", fmt::format("\"{}\" matches no tensor of the model", trainable_[unused - used.begin()]))
+    throw Error::recipe("trainable",
+                        fmt::format("\"{}\" matches no tensor of the model", trainable_[unused - used.begin()]))
         .remedy("`echelon describe` explains how tensors are named");
   }
   for (Member& member : adapters_) attach(member, model);
@@ -157,8 +165,11 @@ void AdapterSet::load(Model& model) {
 void AdapterSet::refuse_trained_base() const {
   for (const Member& member : adapters_) {
     for (const AdapterTensor& tensor : member.beside) {
-      if (tensor.key.ends_with(".base_layer.weight")) continue;   // PEFT stores the table of an adapted embedding as it was
-      throw Error::input(member.folder->path(), fmt::format("holds \"{}\", a tensor of the base trained in full, which cannot be folded in", tensor.key));
+      if (tensor.key.ends_with(".base_layer.weight"))
+        continue;  // PEFT stores the table of an adapted embedding as it was
+      throw Error::input(
+          member.folder->path(),
+          fmt::format("holds \"{}\", a tensor of the base trained in full, which cannot be folded in", tensor.key));
     }
   }
 }
@@ -180,7 +191,8 @@ std::vector<AdapterTensor> AdapterSet::stored_beside(const Model& model, const A
   std::map<std::string, std::vector<std::pair<TensorPlace, const Parameter*>>> by_stored_name;
   for (const Parameter* parameter : model.weights().parameters()) {
     if (!is_own(*parameter) || !chooses(*parameter)) continue;
-    for (const TensorPlace& place : form.places(parameter->name())) by_stored_name[place.name].push_back({place, parameter});
+    for (const TensorPlace& place : form.places(parameter->name()))
+      by_stored_name[place.name].push_back({place, parameter});
   }
   std::vector<AdapterTensor> all;
   for (auto& [name, pieces] : by_stored_name) {
@@ -190,7 +202,8 @@ std::vector<AdapterTensor> AdapterSet::stored_beside(const Model& model, const A
           .remedy("choose a pattern that matches all of query, key and value");
     }
     std::sort(pieces.begin(), pieces.end(), [](const auto& a, const auto& b) { return a.first.part < b.first.part; });
-    AdapterTensor tensor{.key = name, .columns = place.parts, .shape = place.stored_sizes(pieces.front().second->layout().sizes)};
+    AdapterTensor tensor{
+        .key = name, .columns = place.parts, .shape = place.stored_sizes(pieces.front().second->layout().sizes)};
     for (const auto& [each, parameter] : pieces) tensor.parts.push_back({parameter->name(), each.transposed});
     all.push_back(std::move(tensor));
   }
@@ -208,8 +221,10 @@ void AdapterSet::write(const std::string& folder, Model& model, const std::strin
     if (adapts(&parameter)) values[parameter.name()] = whole.cpu().clone();
   });
   const Group& world = model.weights().units.front()->zero().mesh.world();
-  std::vector<AdapterTensor> beside = stored_beside(model, model.architecture(), [](const Parameter& parameter) { return parameter.trained(); });
-  std::string hash = on_first_rank(world, base, [&] { return is_model_folder(base) ? hash_of_model(base) : std::string(); });
+  std::vector<AdapterTensor> beside =
+      stored_beside(model, model.architecture(), [](const Parameter& parameter) { return parameter.trained(); });
+  std::string hash =
+      on_first_rank(world, base, [&] { return is_model_folder(base) ? hash_of_model(base) : std::string(); });
   for (const Member& member : adapters_) {
     Json config = common_config(family_, model.architecture(), base);
     if (!hash.empty()) config["echelon_base_hash"] = hash;
@@ -217,8 +232,9 @@ void AdapterSet::write(const std::string& folder, Model& model, const std::strin
     member.adapter->complete(values);
     config["modules_to_save"] = whole_modules(stored_beside(model, model.architecture(), everything), beside);
     std::vector<AdapterTensor> tensors = member.adapter->peft_tensors();
-    std::set<std::string> wrapped;   // modules, as PEFT names them
-    for (const AdapterTensor& tensor : tensors) wrapped.insert(tensor.key.substr(0, std::min(tensor.key.find(".lora_"), tensor.key.find(".ia3_"))));
+    std::set<std::string> wrapped;  // modules, as PEFT names them
+    for (const AdapterTensor& tensor : tensors)
+      wrapped.insert(tensor.key.substr(0, std::min(tensor.key.find(".lora_"), tensor.key.find(".ia3_"))));
     for (AdapterTensor tensor : beside) {
       if (wrapped.contains(module_of(tensor.key))) tensor.key.insert(tensor.key.rfind('.'), ".base_layer");
       tensors.push_back(std::move(tensor));

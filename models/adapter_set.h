@@ -16,8 +16,8 @@ namespace echelon {
 /// One adapter to be made, and where its values come from.
 struct AdapterSource {
   google::protobuf::Any options;
-  std::shared_ptr<const PeftFolder> folder;   ///< null: its start is drawn, or derived from the base
-  bool loaded_with_base = false;              ///< its trained tensors come from where the base's come from
+  std::shared_ptr<const PeftFolder> folder;  ///< null: its start is drawn, or derived from the base
+  bool loaded_with_base = false;             ///< its trained tensors come from where the base's come from
 };
 
 /// The adapter of a PEFT folder. Errors: Error::input.
@@ -26,17 +26,19 @@ AdapterSource adapter_source(PeftFolder folder, const Registry& registry);
 
 class AdapterSet {
  public:
-  /// `trainable`: regular expressions, matched anywhere in the names of the model's own tensors; these learn, too. Without
-  /// adapters and patterns everything learns. Errors: Error::recipe.
-  AdapterSet(const Registry& registry, const Family& family, std::vector<AdapterSource> sources, std::vector<std::string> trainable);
+  /// `trainable`: regular expressions, matched anywhere in the names of the model's own tensors; these learn, too.
+  /// Without adapters and patterns everything learns. Errors: Error::recipe.
+  AdapterSet(const Registry& registry, const Family& family, std::vector<AdapterSource> sources,
+             std::vector<std::string> trainable);
 
   bool empty() const { return adapters_.empty(); }
   /// Freezes, and adds the adapters' tensors. Before Model::allocate(). Errors: Error::recipe.
   void attach(Model& model);
-  /// Gives the adapters' tensors the values of their folders or those that derive from the base, which is loaded. Collective.
-  /// Errors: Error::input for a folder whose tensors do not fit.
+  /// Gives the adapters' tensors the values of their folders or those that derive from the base, which is loaded.
+  /// Collective. Errors: Error::input for a folder whose tensors do not fit.
   void load(Model& model);
-  /// Errors: Error::input when a folder holds tensors of the base that differ from it: they cannot be folded in and out.
+  /// Errors: Error::input when a folder holds tensors of the base that differ from it: they cannot be folded in and
+  /// out.
   void refuse_trained_base() const;
   /// How all of them, which come from folders, become part of the base. Errors: Error::input.
   std::vector<MergeRule> merge_rules(const Model& model) const;
@@ -50,7 +52,7 @@ class AdapterSet {
     std::string name;
     std::shared_ptr<const PeftFolder> folder;
     bool loaded_with_base;
-    std::vector<AdapterTensor> beside = {};   ///< tensors of the base that its folder holds, too
+    std::vector<AdapterTensor> beside = {};  ///< tensors of the base that its folder holds, too
   };
 
   static void attach(const Member& member, Model& model);

@@ -1,4 +1,5 @@
-// Small feed-forward networks beside or behind the sublayers. Sources: Houlsby et al. 2019, Pfeiffer et al. 2021, He et al. 2022.
+// Small feed-forward networks beside or behind the sublayers. Sources: Houlsby et al. 2019, Pfeiffer et al. 2021, He et
+// al. 2022.
 #include <algorithm>
 #include <cmath>
 
@@ -19,10 +20,14 @@ struct Projections {
 
 at::Tensor activated(const at::Tensor& x, Bottleneck::Activation activation) {
   switch (activation) {
-    case Bottleneck::RELU: return at::relu(x);
-    case Bottleneck::GELU: return at::gelu(x);
-    case Bottleneck::SILU: return at::silu(x);
-    case Bottleneck::NONE: return x;
+    case Bottleneck::RELU:
+      return at::relu(x);
+    case Bottleneck::GELU:
+      return at::gelu(x);
+    case Bottleneck::SILU:
+      return at::silu(x);
+    case Bottleneck::NONE:
+      return x;
   }
   throw Error::internal("activation", "unknown");
 }
@@ -54,14 +59,19 @@ class Bottlenecks : public Adapter {
       if (!is_chosen(static_cast<int64_t>(layer))) continue;
       Block& block = *model.blocks()[layer];
       if (options_.placement() != Bottleneck::AFTER_FEED_FORWARD) block.attach_after_attention(add(block, "attention"));
-      if (options_.placement() != Bottleneck::AFTER_ATTENTION) block.attach_after_feed_forward(add(block, "feed_forward"));
+      if (options_.placement() != Bottleneck::AFTER_ATTENTION)
+        block.attach_after_feed_forward(add(block, "feed_forward"));
     }
   }
 
   Json peft_config() const override {
-    return {{"peft_type", "BOTTLENECK"}, {"written_by", "Echelon; PEFT has no such method"}, {"bottleneck_width", options_.width()},
-            {"placement", Bottleneck::Placement_Name(options_.placement())}, {"parallel", options_.parallel()},
-            {"activation", Bottleneck::Activation_Name(options_.activation())}, {"scale", options_.scale()},
+    return {{"peft_type", "BOTTLENECK"},
+            {"written_by", "Echelon; PEFT has no such method"},
+            {"bottleneck_width", options_.width()},
+            {"placement", Bottleneck::Placement_Name(options_.placement())},
+            {"parallel", options_.parallel()},
+            {"activation", Bottleneck::Activation_Name(options_.activation())},
+            {"scale", options_.scale()},
             {"layers_to_transform", std::vector<int64_t>(options_.layers().begin(), options_.layers().end())}};
   }
 
@@ -76,13 +86,15 @@ class Bottlenecks : public Adapter {
 
  private:
   bool is_chosen(int64_t layer) const {
-    return options_.layers_size() == 0 || std::find(options_.layers().begin(), options_.layers().end(), layer) != options_.layers().end();
+    return options_.layers_size() == 0 ||
+           std::find(options_.layers().begin(), options_.layers().end(), layer) != options_.layers().end();
   }
 
   void check_layers(int64_t layers) const {
     for (int64_t layer : options_.layers()) {
       if (layer >= 0 && layer < layers) continue;
-      throw Error::recipe("adapter.Bottleneck.layers", fmt::format("{} is no layer", layer)).expected(fmt::format("0 to {}", layers - 1));
+      throw Error::recipe("adapter.Bottleneck.layers", fmt::format("{} is no layer", layer))
+          .expected(fmt::format("0 to {}", layers - 1));
     }
   }
 
@@ -93,10 +105,11 @@ class Bottlenecks : public Adapter {
       tensors_.push_back(&block.unit().add(name + what, Layout::replicated(std::move(sizes)), init));
       return tensors_.back();
     };
-    Projections weights{.down = tensor("down.weight", {narrow, wide}, {.bound = 1 / std::sqrt(static_cast<double>(wide))}),
-                     .down_bias = tensor("down.bias", {narrow}, {}),
-                     .up = tensor("up.weight", {wide, narrow}, {}),
-                     .up_bias = tensor("up.bias", {wide}, {})};
+    Projections weights{
+        .down = tensor("down.weight", {narrow, wide}, {.bound = 1 / std::sqrt(static_cast<double>(wide))}),
+        .down_bias = tensor("down.bias", {narrow}, {}),
+        .up = tensor("up.weight", {wide, narrow}, {}),
+        .up_bias = tensor("up.bias", {wide}, {})};
     return *branches_.emplace_back(std::make_unique<BottleneckBranch>(weights, options_));
   }
 
@@ -107,7 +120,8 @@ class Bottlenecks : public Adapter {
 };
 
 template <class Enum>
-Enum named(const ConfigReader& config, const char* key, bool (*parse)(google::protobuf::ConstStringParam, Enum*), Enum otherwise) {
+Enum named(const ConfigReader& config, const char* key, bool (*parse)(google::protobuf::ConstStringParam, Enum*),
+           Enum otherwise) {
   Enum value = otherwise;
   std::string text = config.text(key, "");
   if (!text.empty() && !parse(text, &value)) throw config.mistake(key, "unknown value").got(text);
@@ -130,7 +144,8 @@ google::protobuf::Any bottleneck_of(const ConfigReader& config) {
 }  // namespace
 
 void register_bottleneck(Registry& registry) {
-  registry.add<Adapter, Bottleneck>([](const Bottleneck& options, const Adapter::Context&) { return std::make_unique<Bottlenecks>(options); });
+  registry.add<Adapter, Bottleneck>(
+      [](const Bottleneck& options, const Adapter::Context&) { return std::make_unique<Bottlenecks>(options); });
   registry.add_fact("BOTTLENECK", PeftType{bottleneck_of});
 }
 

@@ -39,7 +39,8 @@ class Scaling : public Adapter {
 
   void attach(Model& model) override {
     for (TargetModule& module : target_modules(model, family_, choice())) {
-      if (module.embedding) throw Error::recipe("adapter.Ia3.targets", module.name + " is an embedding; only linears are scaled");
+      if (module.embedding)
+        throw Error::recipe("adapter.Ia3.targets", module.name + " is an embedding; only linears are scaled");
       Site site{.scales_input = scales_input(module.name), .module = std::move(module)};
       site.scales_input ? attach_input(site) : attach_outputs(site);
       sites_.push_back(std::move(site));
@@ -54,8 +55,11 @@ class Scaling : public Adapter {
       if (site.scales_input) feed_forward.push_back(site.module.name);
       turned = turned || site.module.transposed;
     }
-    return {{"peft_type", "IA3"}, {"target_modules", targets}, {"feedforward_modules", feed_forward},
-            {"fan_in_fan_out", turned}, {"init_ia3_weights", true}};
+    return {{"peft_type", "IA3"},
+            {"target_modules", targets},
+            {"feedforward_modules", feed_forward},
+            {"fan_in_fan_out", turned},
+            {"init_ia3_weights", true}};
   }
 
   std::vector<MergeRule> merge_rules(const WholeTensors& own) const override {
@@ -64,8 +68,10 @@ class Scaling : public Adapter {
       for (size_t i = 0; i < site.module.linears.size(); ++i) {
         const Linear& linear = *site.module.linears[i];
         at::Tensor factors = own.at(site.factors[site.scales_input ? 0 : i]).to(at::kDouble);
-        rules.push_back({.parameter = linear.weight().name(), .scale = site.scales_input ? factors.unsqueeze(0) : factors.unsqueeze(1)});
-        if (!site.scales_input && linear.bias()) rules.push_back({.parameter = linear.bias()->name(), .scale = factors});
+        rules.push_back({.parameter = linear.weight().name(),
+                         .scale = site.scales_input ? factors.unsqueeze(0) : factors.unsqueeze(1)});
+        if (!site.scales_input && linear.bias())
+          rules.push_back({.parameter = linear.bias()->name(), .scale = factors});
       }
     }
     return rules;
@@ -76,7 +82,8 @@ class Scaling : public Adapter {
     for (const Site& site : sites_) {
       AdapterTensor tensor{.key = site.module.name + ".ia3_l"};
       for (const std::string& name : site.factors) tensor.parts.push_back({name});
-      tensor.shape = site.scales_input ? std::vector<int64_t>{1, site.module.inputs()} : std::vector<int64_t>{site.module.outputs(), 1};
+      tensor.shape = site.scales_input ? std::vector<int64_t>{1, site.module.inputs()}
+                                       : std::vector<int64_t>{site.module.outputs(), 1};
       all.push_back(std::move(tensor));
     }
     return all;
@@ -86,7 +93,7 @@ class Scaling : public Adapter {
   struct Site {
     bool scales_input;
     TargetModule module;
-    std::vector<std::string> factors;   ///< names of tensors, one for each linear, or one for the input
+    std::vector<std::string> factors;  ///< names of tensors, one for each linear, or one for the input
   };
 
   bool names_targets() const { return options_.targets_size() > 0 || !options_.target_pattern().empty(); }
@@ -121,7 +128,8 @@ class Scaling : public Adapter {
   void attach_outputs(Site& site) {
     for (Linear* linear : site.module.linears) {
       int64_t outputs = linear->weight().layout().sizes[0];
-      scalings_.push_back(std::make_unique<ScaledOutput>(add_factors(site, *linear, outputs, linear->split() == Split::column)));
+      scalings_.push_back(
+          std::make_unique<ScaledOutput>(add_factors(site, *linear, outputs, linear->split() == Split::column)));
       linear->attach(*scalings_.back());
     }
   }

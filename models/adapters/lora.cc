@@ -1,100 +1,21 @@
-// Low-rank updates of frozen matrices. Sources: Hu et al. 2021 (LoRA), Kalajdzievski 2023 (rsLoRA), Liu et al. 2024 (DoRA), Meng et
-// al. 2024 (PiSSA), Büyükakyüz 2024 (OLoRA).
+// Low-rank updates of frozen matrices. Sources: Hu et al. 2021 (LoRA), Kalajdzievski 2023 (rsLoRA), Liu et al. 2024
+// (DoRA), Meng et al. 2024 (PiSSA), Büyükakyüz 2024 (OLoRA).
 #include <cmath>
 #include <optional>
 #include <regex>
 
 #include <ATen/ATen.h>
-#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include "cluster/base/registry.h"
 #include "models/adapter.h"
 #include "models/adapters/lora.pb.h"
 #include "models/kernels/ordered_product.h"
+#include "models/layers/low_rank.h"
 
 namespace echelon {
 
 namespace {
-
-/// y + s · low · Bᵀ, in y's own memory.
-at::Tensor add_product(at::Tensor y, const at::Tensor& low, const Parameter& b, double scale) {
-  return y.addmm_(low, b.use().t(), 1, scale);
-}
-
-/// The factors of one linear's update. A is shared by the linears that are stored as one module.
-struct Factors {
-  const Parameter* a = nullptr;            ///< [rank, in]
-  const Parameter* b = nullptr;            ///< [out, rank]
-  const Parameter* first_a = nullptr;      ///< frozen copies of what a and b start from, where that is not zero
-  const Parameter* first_b = nullptr;
-  const Parameter* magnitude = nullptr;    ///< DoRA's lengths [out]
-};
-
-class LowRankLinear : public Reparam {
- public:
-  LowRankLinear(const Linear& linear, Factors factors, double scale, double dropout)
-      : linear_(linear), factors_(factors), scale_(scale), dropout_(dropout) {}
-
-  at::Tensor product(const at::Tensor& x, const at::Tensor& y, const Pass& pass) const override {
-    int64_t first_column = linear_.split() == Split::row ? linear_.weight().local().offsets[1] : 0;
-    at::Tensor in = pass.dropout_whole(x, dropout_, factors_.a->name(), first_column);
-    at::Tensor low = linear(in, *factors_.a, nullptr);
-    at::Tensor updated = y;
-    if (factors_.first_a) updated = add_product(updated, linear(x, *factors_.first_a, nullptr), *factors_.first_b, -scale_);
-    if (!factors_.magnitude) return add_product(updated, low, *factors_.b, scale_);
-    at::Tensor length = factors_.magnitude->use() / row_lengths(pass);
-    // Dropout falls on the update and on what rescales the base, not on the base itself.
-    at::Tensor base = in.is_same(x) ? updated : base_product(in);
-    return updated + (length - 1) * base + length * scale_ * at::mm(low, factors_.b->use().t());
-  }
-
-  const Linear& linear() const { return linear_; }
-  const Factors& factors() const { return factors_; }
-
- private:
-  at::Tensor base_product(const at::Tensor& in) const {
-    at::Tensor base = echelon::linear(in, linear_.weight(), nullptr);
-    if (!factors_.first_a) return base;
-    return add_product(base, echelon::linear(in, *factors_.first_a, nullptr), *factors_.first_b, -scale_);
-  }
-
-  /// Lengths of the rows of W + s B A, a constant to autograd as in section 4.3 of the paper.
-  at::Tensor row_lengths(const Pass& pass) const {
-    at::NoGradGuard no_gradients;
-    at::Tensor weight = linear_.weight().value();
-    bool narrow = weight.scalar_type() == at::kBFloat16;
-    auto wide = [&](const Parameter* parameter) { return narrow ? parameter->value().to(at::kFloat) : parameter->value(); };
-    at::Tensor sum = at::addmm(narrow ? weight.to(at::kFloat) : weight, wide(factors_.b), wide(factors_.a), 1, scale_);
-    if (factors_.first_a) sum.addmm_(wide(factors_.first_b), wide(factors_.first_a), 1, -scale_);
-    at::Tensor squares = sum.square().sum(1);
-    if (linear_.split() == Split::row) {
-      pass.mesh.tp().all_reduce(squares, {.name = factors_.magnitude->name(), .purpose = Purpose::activations}).wait();
-    }
-    return squares.sqrt().to(weight.scalar_type());
-  }
-
-  static at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter* bias) {
-    return echelon::linear(x, weight, bias);
-  }
-
-  const Linear& linear_;
-  Factors factors_;
-  double scale_, dropout_;
-};
-
-/// A is held as [rows, rank], so that it is looked up like any table.
-class LowRankEmbedding : public EmbeddingReparam {
- public:
-  LowRankEmbedding(const Parameter& a, const Parameter& b, double scale) : a_(a), b_(b), scale_(scale) {}
-  at::Tensor output(const at::Tensor& ids, const at::Tensor& entered, const at::Tensor& y) const override {
-    return y + scale_ * at::mm(look_up(ids, entered, a_), b_.use().t());
-  }
-
- private:
-  const Parameter &a_, &b_;
-  double scale_;
-};
 
 class LowRank : public Adapter {
  public:
@@ -104,7 +25,8 @@ class LowRank : public Adapter {
     for (TargetModule& module : target_modules(model, family_, choice())) {
       Site site{.module = std::move(module)};
       site.rank = rank_of(site.module.name);
-      site.scale = alpha_of(site.module.name) / (options_.rslora() ? std::sqrt(site.rank) : static_cast<double>(site.rank));
+      site.scale =
+          alpha_of(site.module.name) / (options_.rslora() ? std::sqrt(site.rank) : static_cast<double>(site.rank));
       check_rank(site);
       sites_.push_back(std::move(site));
     }
@@ -138,9 +60,10 @@ class LowRank : public Adapter {
   Init start_of_a(int64_t inputs, int64_t rank) const;
   void attach_embedding(Site& site);
   void attach_linears(Site& site);
-  Factors factors_of(const Site& site, Linear& linear, Parameter& a, Parameter* first_a) const;
+  LowRankFactors factors_of(const Site& site, Linear& linear, Parameter& a, Parameter* first_a) const;
   std::pair<at::Tensor, at::Tensor> factorised(const at::Tensor& weight, const Site& site) const;
-  void derive_for(const Site& site, const at::Tensor& weight, int owner, const Group& world, WholeTensors& values) const;
+  void derive_for(const Site& site, const at::Tensor& weight, int owner, const Group& world,
+                  WholeTensors& values) const;
 
   Lora options_;
   const Family& family_;
@@ -150,10 +73,13 @@ class LowRank : public Adapter {
 };
 
 void LowRank::check_options() const {
-  auto refuse = [](const char* field, const char* what) { throw Error::recipe(std::string("adapter.Lora.") + field, what); };
+  auto refuse = [](const char* field, const char* what) {
+    throw Error::recipe(std::string("adapter.Lora.") + field, what);
+  };
   if (options_.dropout() < 0 || options_.dropout() >= 1) refuse("dropout", "must be at least 0 and below 1");
   if (options_.has_alpha() && !(options_.alpha() > 0)) refuse("alpha", "must be above 0");
-  if (!options_.target_pattern().empty() && options_.targets_size() > 0) refuse("target_pattern", "stands beside targets; give one of them");
+  if (!options_.target_pattern().empty() && options_.targets_size() > 0)
+    refuse("target_pattern", "stands beside targets; give one of them");
 }
 
 void LowRank::check_rank(const Site& site) const {
@@ -192,22 +118,28 @@ double LowRank::alpha_of(const std::string& module) const {
 
 Init LowRank::start_of_a(int64_t inputs, int64_t rank) const {
   switch (options_.init()) {
-    case Lora::GAUSSIAN: return {.standard_deviation = 1.0 / static_cast<double>(rank)};
-    case Lora::KAIMING: return {.bound = 1.0 / std::sqrt(static_cast<double>(inputs))};
-    default: return {};   // derived from the base
+    case Lora::GAUSSIAN:
+      return {.standard_deviation = 1.0 / static_cast<double>(rank)};
+    case Lora::KAIMING:
+      return {.bound = 1.0 / std::sqrt(static_cast<double>(inputs))};
+    default:
+      return {};  // derived from the base
   }
 }
 
 void LowRank::attach_embedding(Site& site) {
   if (options_.dora() || starts_from_base()) {
-    throw Error::recipe("adapter.Lora.targets", fmt::format("{} is an embedding, which has no DoRA and no PiSSA or OLoRA start", site.module.name));
+    throw Error::recipe(
+        "adapter.Lora.targets",
+        fmt::format("{} is an embedding, which has no DoRA and no PiSSA or OLoRA start", site.module.name));
   }
   Embedding& embedding = *site.module.embedding;
   const Layout& table = embedding.weight().layout();
   site.a = tensor(embedding.name(), "lora_embedding_A");
   site.b = tensor(embedding.name(), "lora_embedding_B");
   Parameter& a = embedding.unit().add(site.a, {{table.sizes[0], site.rank}, table.shards}, {});
-  Parameter& b = embedding.unit().add(site.b, Layout::replicated({table.sizes[1], site.rank}), {.standard_deviation = 1});
+  Parameter& b =
+      embedding.unit().add(site.b, Layout::replicated({table.sizes[1], site.rank}), {.standard_deviation = 1});
   embeddings_.push_back(std::make_unique<LowRankEmbedding>(a, b, site.scale));
   embedding.attach(*embeddings_.back());
 }
@@ -215,52 +147,59 @@ void LowRank::attach_embedding(Site& site) {
 void LowRank::attach_linears(Site& site) {
   Linear& first = *site.module.linears.front();
   int64_t inputs = site.module.inputs();
-  Layout layout = first.split() == Split::row ? Layout::sharded({site.rank, inputs}, 1, "tp") : Layout::replicated({site.rank, inputs});
+  Layout layout = first.split() == Split::row ? Layout::sharded({site.rank, inputs}, 1, "tp")
+                                              : Layout::replicated({site.rank, inputs});
   site.a = tensor(first.name(), "lora_A");
   Parameter& a = first.unit().add(site.a, layout, start_of_a(inputs, site.rank));
   Parameter* first_a = nullptr;
   if (starts_from_base()) first.unit().freeze(*(first_a = &first.unit().add(site.a + "_start", layout, {})));
   for (Linear* linear : site.module.linears) {
-    Factors factors = factors_of(site, *linear, a, first_a);
+    LowRankFactors factors = factors_of(site, *linear, a, first_a);
     site.linears.push_back(factors.b);
     linears_.push_back(std::make_unique<LowRankLinear>(*linear, factors, site.scale, options_.dropout()));
     linear->attach(*linears_.back());
   }
 }
 
-Factors LowRank::factors_of(const Site& site, Linear& linear, Parameter& a, Parameter* first_a) const {
+LowRankFactors LowRank::factors_of(const Site& site, Linear& linear, Parameter& a, Parameter* first_a) const {
   int64_t outputs = linear.weight().layout().sizes[0];
   auto layout = [&](std::vector<int64_t> sizes) {
-    return linear.split() == Split::column ? Layout::sharded(std::move(sizes), 0, "tp") : Layout::replicated(std::move(sizes));
+    return linear.split() == Split::column ? Layout::sharded(std::move(sizes), 0, "tp")
+                                           : Layout::replicated(std::move(sizes));
   };
-  Factors factors{.a = &a, .b = &linear.unit().add(tensor(linear.name(), "lora_B"), layout({outputs, site.rank}), {}), .first_a = first_a};
+  LowRankFactors factors{.a = &a,
+                  .b = &linear.unit().add(tensor(linear.name(), "lora_B"), layout({outputs, site.rank}), {}),
+                  .first_a = first_a};
   if (first_a) {
     Parameter& first_b = linear.unit().add(factors.b->name() + "_start", layout({outputs, site.rank}), {});
     linear.unit().freeze(first_b);
     factors.first_b = &first_b;
   }
-  if (options_.dora()) factors.magnitude = &linear.unit().add(tensor(linear.name(), "lora_magnitude_vector"), layout({outputs}), {.constant = 1});
+  if (options_.dora())
+    factors.magnitude =
+        &linear.unit().add(tensor(linear.name(), "lora_magnitude_vector"), layout({outputs}), {.constant = 1});
   return factors;
 }
 
 /// Calls `visit` with each site and its module's whole weight [out, in], linears one below the other.
 template <class Sites, class Visit>
 void visit_weights(Model& model, const Sites& sites, const Visit& visit) {
-  std::map<std::string, std::pair<size_t, size_t>> place;   // of a weight: site, and which of its linears
+  std::map<std::string, std::pair<size_t, size_t>> place;  // of a weight: site, and which of its linears
   std::vector<std::vector<at::Tensor>> parts(sites.size());
   for (size_t site = 0; site < sites.size(); ++site) {
     const auto& linears = sites[site].module.linears;
     for (size_t i = 0; i < linears.size(); ++i) place[linears[i]->weight().name()] = {site, i};
   }
-  model.weights().visit_whole([](FlatShard& shard) { return shard.master(); }, [&](const Parameter& parameter, const at::Tensor& whole) {
-    auto found = place.find(parameter.name());
-    if (found == place.end()) return;
-    auto& weights = parts[found->second.first];
-    weights.push_back(whole.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true));
-    if (weights.size() < sites[found->second.first].module.linears.size()) return;
-    visit(found->second.first, at::cat(weights, 0));
-    weights.clear();
-  });
+  model.weights().visit_whole([](FlatShard& shard) { return shard.master(); },
+                              [&](const Parameter& parameter, const at::Tensor& whole) {
+                                auto found = place.find(parameter.name());
+                                if (found == place.end()) return;
+                                auto& weights = parts[found->second.first];
+                                weights.push_back(whole.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true));
+                                if (weights.size() < sites[found->second.first].module.linears.size()) return;
+                                visit(found->second.first, at::cat(weights, 0));
+                                weights.clear();
+                              });
 }
 
 std::pair<at::Tensor, at::Tensor> LowRank::factorised(const at::Tensor& weight, const Site& site) const {
@@ -276,12 +215,13 @@ std::pair<at::Tensor, at::Tensor> LowRank::factorised(const at::Tensor& weight, 
   return {(right * (root * sign.squeeze(0)).unsqueeze(1)).contiguous(), (left * (root * sign.squeeze(0))).contiguous()};
 }
 
-void LowRank::derive_for(const Site& site, const at::Tensor& weight, int owner, const Group& world, WholeTensors& values) const {
+void LowRank::derive_for(const Site& site, const at::Tensor& weight, int owner, const Group& world,
+                         WholeTensors& values) const {
   if (starts_from_base()) {
     // One rank factorises, so that all hold the same bits.
-    auto [a, b] = world.rank() == owner
-                      ? factorised(weight, site)
-                      : std::pair{at::empty({site.rank, weight.size(1)}, at::kDouble), at::empty({weight.size(0), site.rank}, at::kDouble)};
+    auto [a, b] = world.rank() == owner ? factorised(weight, site)
+                                        : std::pair{at::empty({site.rank, weight.size(1)}, at::kDouble),
+                                                    at::empty({weight.size(0), site.rank}, at::kDouble)};
     for (at::Tensor* factor : {&a, &b}) world.broadcast(*factor, owner, {.name = site.a}).wait();
     values[site.a] = values[site.a + "_start"] = a;
     int64_t row = 0;
@@ -315,17 +255,22 @@ std::vector<MergeRule> LowRank::merge_rules(const WholeTensors& own) const {
   for (const Site& site : sites_) {
     if (site.module.embedding) {
       at::Tensor a = own.at(site.a), b = own.at(site.b);
-      rules.push_back({.parameter = site.module.embedding->weight().name(), .shift = [=, scale = site.scale](int64_t row, int64_t rows) {
-        return ordered_product(a.narrow(0, row, rows), b.t()) * scale;
-      }});
+      rules.push_back({.parameter = site.module.embedding->weight().name(),
+                       .shift = [=, scale = site.scale](int64_t row, int64_t rows) {
+                         return ordered_product(a.narrow(0, row, rows), b.t()) * scale;
+                       }});
       continue;
     }
     at::Tensor a = own.at(site.a);
     for (size_t i = 0; i < site.linears.size(); ++i) {
       at::Tensor b = own.at(site.linears[i]->name());
       MergeRule rule{.parameter = site.module.linears[i]->weight().name()};
-      rule.shift = [=, scale = site.scale](int64_t row, int64_t rows) { return ordered_product(b.narrow(0, row, rows), a) * scale; };
-      if (options_.dora()) rule.row_lengths = own.at(tensor(site.module.linears[i]->name(), "lora_magnitude_vector")).to(at::kDouble).unsqueeze(1);
+      rule.shift = [=, scale = site.scale](int64_t row, int64_t rows) {
+        return ordered_product(b.narrow(0, row, rows), a) * scale;
+      };
+      if (options_.dora())
+        rule.row_lengths =
+            own.at(tensor(site.module.linears[i]->name(), "lora_magnitude_vector")).to(at::kDouble).unsqueeze(1);
       rules.push_back(std::move(rule));
     }
   }
@@ -343,13 +288,23 @@ Json LowRank::peft_config() const {
     targets.push_back(site.module.name);
     turned = turned || site.module.transposed;
     if (rank_of(site.module.name) != options_.rank()) ranks[site.module.name] = times * site.rank;
-    double alpha = alpha_of(site.module.name), usual = options_.has_alpha() ? options_.alpha() : static_cast<double>(options_.rank());
+    double alpha = alpha_of(site.module.name),
+           usual = options_.has_alpha() ? options_.alpha() : static_cast<double>(options_.rank());
     if (alpha != usual) alphas[site.module.name] = alpha_times * alpha;
   }
   double alpha = alpha_times * (options_.has_alpha() ? options_.alpha() : static_cast<double>(options_.rank()));
-  return {{"peft_type", "LORA"}, {"r", times * options_.rank()}, {"lora_alpha", alpha}, {"lora_dropout", options_.dropout()},
-          {"target_modules", targets}, {"fan_in_fan_out", turned}, {"bias", "none"}, {"use_rslora", options_.rslora()},
-          {"use_dora", options_.dora()}, {"init_lora_weights", true}, {"rank_pattern", ranks}, {"alpha_pattern", alphas}};
+  return {{"peft_type", "LORA"},
+          {"r", times * options_.rank()},
+          {"lora_alpha", alpha},
+          {"lora_dropout", options_.dropout()},
+          {"target_modules", targets},
+          {"fan_in_fan_out", turned},
+          {"bias", "none"},
+          {"use_rslora", options_.rslora()},
+          {"use_dora", options_.dora()},
+          {"init_lora_weights", true},
+          {"rank_pattern", ranks},
+          {"alpha_pattern", alphas}};
 }
 
 std::vector<AdapterTensor> LowRank::peft_tensors() const {
@@ -358,7 +313,8 @@ std::vector<AdapterTensor> LowRank::peft_tensors() const {
     const std::string& name = site.module.name;
     int64_t inputs = site.module.inputs(), outputs = site.module.outputs();
     if (site.module.embedding) {
-      all.push_back({.key = name + ".lora_embedding_A", .parts = {{site.a, /*transposed=*/true}}, .shape = {site.rank, inputs}});
+      all.push_back(
+          {.key = name + ".lora_embedding_A", .parts = {{site.a, /*transposed=*/true}}, .shape = {site.rank, inputs}});
       all.push_back({.key = name + ".lora_embedding_B", .parts = {{site.b}}, .shape = {outputs, site.rank}});
       continue;
     }
@@ -386,8 +342,10 @@ google::protobuf::Any lora_of(const ConfigReader& config) {
   options.set_dropout(config.rate("lora_dropout", 0));
   options.set_rslora(config.flag("use_rslora", false));
   options.set_dora(config.flag("use_dora", false));
-  for (const char* key : {"lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora"}) config.refuse(key);
-  std::string bias = config.text("bias", "none");   // biases that were trained, too, are among the folder's tensors
+  for (const char* key :
+       {"lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora"})
+    config.refuse(key);
+  std::string bias = config.text("bias", "none");  // biases that were trained, too, are among the folder's tensors
   if (bias != "none" && bias != "all" && bias != "lora_only") throw config.mistake("bias", "unknown value").got(bias);
   const Json* targets = config.find("target_modules");
   if (targets && targets->is_string() && *targets != "all-linear") {
@@ -403,7 +361,8 @@ google::protobuf::Any lora_of(const ConfigReader& config) {
     const Json* object = config.object(key);
     if (!object) return;
     for (const auto& [pattern, value] : object->items()) {
-      if (!value.is_number() || value <= 0) throw config.mistake(key, "wrong value").got(value.dump()).expected("a number above 0");
+      if (!value.is_number() || value <= 0)
+        throw config.mistake(key, "wrong value").got(value.dump()).expected("a number above 0");
       Lora::Override* found = nullptr;
       for (Lora::Override& each : *options.mutable_override()) {
         if (each.pattern() == pattern) found = &each;

@@ -18,14 +18,16 @@ class EncodedPrompt : public Adapter, public ExtraTokens {
  public:
   explicit EncodedPrompt(const PTuning& options) : options_(options) {
     if (options_.tokens() < 1) throw Error::recipe("adapter.PTuning.tokens", "must be at least 1");
-    if (options_.has_hidden() && options_.hidden() < 1) throw Error::recipe("adapter.PTuning.hidden", "must be at least 1");
+    if (options_.has_hidden() && options_.hidden() < 1)
+      throw Error::recipe("adapter.PTuning.hidden", "must be at least 1");
   }
 
   void attach(Model& model) override {
     width_ = model.architecture().width;
     hidden_ = options_.has_hidden() ? options_.hidden() : width_;
     Unit& unit = model.token_embedding().unit();
-    table_ = &unit.add(prefix() + "embedding", Layout::replicated({options_.tokens(), width_}), {.standard_deviation = 1});
+    table_ =
+        &unit.add(prefix() + "embedding", Layout::replicated({options_.tokens(), width_}), {.standard_deviation = 1});
     for (int i = 0; i < kLayers; ++i) {
       int64_t inputs = i == 0 ? width_ : hidden_, outputs = i + 1 == kLayers ? width_ : hidden_;
       Init start{.bound = 1 / std::sqrt(static_cast<double>(inputs))};
@@ -41,9 +43,16 @@ class EncodedPrompt : public Adapter, public ExtraTokens {
   }
 
   Json peft_config() const override {
-    return {{"peft_type", "P_TUNING"}, {"num_virtual_tokens", options_.tokens()}, {"token_dim", width_},
-            {"num_transformer_submodules", 1}, {"num_attention_heads", 1}, {"num_layers", 1},
-            {"encoder_reparameterization_type", "MLP"}, {"encoder_hidden_size", hidden_}, {"encoder_num_layers", 2}, {"encoder_dropout", 0.0}};
+    return {{"peft_type", "P_TUNING"},
+            {"num_virtual_tokens", options_.tokens()},
+            {"token_dim", width_},
+            {"num_transformer_submodules", 1},
+            {"num_attention_heads", 1},
+            {"num_layers", 1},
+            {"encoder_reparameterization_type", "MLP"},
+            {"encoder_hidden_size", hidden_},
+            {"encoder_num_layers", 2},
+            {"encoder_dropout", 0.0}};
   }
 
   void complete(WholeTensors& values) const override {
@@ -51,7 +60,10 @@ class EncodedPrompt : public Adapter, public ExtraTokens {
   }
 
   std::vector<AdapterTensor> peft_tensors() const override {
-    return {{.key = "prompt_embeddings", .parts = {{prefix() + "prompt"}}, .shape = {options_.tokens(), width_}, .prefixed = false}};
+    return {{.key = "prompt_embeddings",
+             .parts = {{prefix() + "prompt"}},
+             .shape = {options_.tokens(), width_},
+             .prefixed = false}};
   }
 
  private:
@@ -75,7 +87,8 @@ class EncodedPrompt : public Adapter, public ExtraTokens {
 }  // namespace
 
 void register_p_tuning(Registry& registry) {
-  registry.add<Adapter, PTuning>([](const PTuning& options, const Adapter::Context&) { return std::make_unique<EncodedPrompt>(options); });
+  registry.add<Adapter, PTuning>(
+      [](const PTuning& options, const Adapter::Context&) { return std::make_unique<EncodedPrompt>(options); });
 }
 
 }  // namespace echelon

@@ -13,12 +13,15 @@ namespace {
 /// Of one layer; keys and values are [tokens, kv_heads * head_width], split over `tp` by heads.
 class Prefix : public ExtraKeysValues {
  public:
-  Prefix(const Parameter& keys, const Parameter& values, int64_t head_width) : keys_(keys), values_(values), head_width_(head_width) {}
+  Prefix(const Parameter& keys, const Parameter& values, int64_t head_width)
+      : keys_(keys), values_(values), head_width_(head_width) {}
   int64_t tokens() const override { return keys_.layout().sizes[0]; }
   std::pair<at::Tensor, at::Tensor> keys_values() const override { return {by_heads(keys_), by_heads(values_)}; }
 
  private:
-  at::Tensor by_heads(const Parameter& flat) const { return flat.use().reshape({tokens(), -1, head_width_}).transpose(0, 1); }
+  at::Tensor by_heads(const Parameter& flat) const {
+    return flat.use().reshape({tokens(), -1, head_width_}).transpose(0, 1);
+  }
 
   const Parameter &keys_, &values_;
   int64_t head_width_;
@@ -48,9 +51,14 @@ class Prefixes : public Adapter {
   }
 
   Json peft_config() const override {
-    return {{"peft_type", "PREFIX_TUNING"}, {"num_virtual_tokens", options_.tokens()}, {"token_dim", width_},
-            {"num_transformer_submodules", 1}, {"num_attention_heads", kv_heads_},
-            {"num_layers", static_cast<int64_t>(prefixes_.size())}, {"encoder_hidden_size", width_}, {"prefix_projection", false}};
+    return {{"peft_type", "PREFIX_TUNING"},
+            {"num_virtual_tokens", options_.tokens()},
+            {"token_dim", width_},
+            {"num_transformer_submodules", 1},
+            {"num_attention_heads", kv_heads_},
+            {"num_layers", static_cast<int64_t>(prefixes_.size())},
+            {"encoder_hidden_size", width_},
+            {"prefix_projection", false}};
   }
 
   std::vector<AdapterTensor> peft_tensors() const override {
@@ -63,7 +71,7 @@ class Prefixes : public Adapter {
  private:
   PrefixTuning options_;
   int64_t kv_heads_ = 0, width_ = 0;
-  std::vector<std::string> names_;   ///< keys of layer 0, values of layer 0, keys of layer 1, …
+  std::vector<std::string> names_;  ///< keys of layer 0, values of layer 0, keys of layer 1, …
   std::vector<std::unique_ptr<Prefix>> prefixes_;
 };
 
@@ -79,7 +87,8 @@ google::protobuf::Any prefix_tuning_of(const ConfigReader& config) {
 }  // namespace
 
 void register_prefix_tuning(Registry& registry) {
-  registry.add<Adapter, PrefixTuning>([](const PrefixTuning& options, const Adapter::Context&) { return std::make_unique<Prefixes>(options); });
+  registry.add<Adapter, PrefixTuning>(
+      [](const PrefixTuning& options, const Adapter::Context&) { return std::make_unique<Prefixes>(options); });
   registry.add_fact("PREFIX_TUNING", PeftType{prefix_tuning_of});
 }
 

@@ -20,7 +20,8 @@ class Prompt : public Adapter, public ExtraTokens {
     const Architecture& a = model.architecture();
     for (int64_t id : options_.start_ids()) {
       if (id < 0 || id >= a.vocabulary) {
-        throw Error::recipe("adapter.PromptTuning.start_ids", fmt::format("{} is no token", id)).expected(fmt::format("0 to {}", a.vocabulary - 1));
+        throw Error::recipe("adapter.PromptTuning.start_ids", fmt::format("{} is no token", id))
+            .expected(fmt::format("0 to {}", a.vocabulary - 1));
       }
     }
     table_ = model.token_embedding().weight().name();
@@ -33,7 +34,8 @@ class Prompt : public Adapter, public ExtraTokens {
   WholeTensors derive_values(Model& model) override {
     if (options_.start_ids_size() == 0) return {};
     std::vector<int64_t> ids;
-    for (int64_t i = 0; i < options_.tokens(); ++i) ids.push_back(options_.start_ids(static_cast<int>(i % options_.start_ids_size())));
+    for (int64_t i = 0; i < options_.tokens(); ++i)
+      ids.push_back(options_.start_ids(static_cast<int>(i % options_.start_ids_size())));
     WholeTensors values;
     auto masters_of_embeddings = [&](FlatShard& shard) {
       return shard.name().starts_with("embeddings") ? shard.master() : at::Tensor();
@@ -49,12 +51,20 @@ class Prompt : public Adapter, public ExtraTokens {
 
   Json peft_config() const override {
     int64_t width = prompt_->layout().sizes[1];
-    return {{"peft_type", "PROMPT_TUNING"}, {"num_virtual_tokens", options_.tokens()}, {"token_dim", width},
-            {"num_transformer_submodules", 1}, {"num_attention_heads", 1}, {"num_layers", 1}, {"prompt_tuning_init", "RANDOM"}};
+    return {{"peft_type", "PROMPT_TUNING"},
+            {"num_virtual_tokens", options_.tokens()},
+            {"token_dim", width},
+            {"num_transformer_submodules", 1},
+            {"num_attention_heads", 1},
+            {"num_layers", 1},
+            {"prompt_tuning_init", "RANDOM"}};
   }
 
   std::vector<AdapterTensor> peft_tensors() const override {
-    return {{.key = "prompt_embeddings", .parts = {{prompt_->name()}}, .shape = prompt_->layout().sizes, .prefixed = false}};
+    return {{.key = "prompt_embeddings",
+             .parts = {{prompt_->name()}},
+             .shape = prompt_->layout().sizes,
+             .prefixed = false}};
   }
 
  private:
@@ -74,7 +84,8 @@ google::protobuf::Any prompt_tuning_of(const ConfigReader& config) {
 }  // namespace
 
 void register_prompt_tuning(Registry& registry) {
-  registry.add<Adapter, PromptTuning>([](const PromptTuning& options, const Adapter::Context&) { return std::make_unique<Prompt>(options); });
+  registry.add<Adapter, PromptTuning>(
+      [](const PromptTuning& options, const Adapter::Context&) { return std::make_unique<Prompt>(options); });
   registry.add_fact("PROMPT_TUNING", PeftType{prompt_tuning_of});
   // P-tuning is stored without its network: a prompt like any other.
   registry.add_fact("P_TUNING", PeftType{prompt_tuning_of});

@@ -36,7 +36,8 @@ struct RecordTensors {
     tensors[name] = {{.name = name, .dtype = dtype, .shape = std::move(shape)}, Bytes(bytes, bytes + size)};
   }
   void put_all(const SafetensorsFile& file, const std::string& prefix) {
-    for (const TensorEntry& entry : file.entries()) put(prefix + entry.name, entry.dtype, entry.shape, file.data(entry), entry.size());
+    for (const TensorEntry& entry : file.entries())
+      put(prefix + entry.name, entry.dtype, entry.shape, file.data(entry), entry.size());
   }
   void write(const std::string& path, const std::map<std::string, std::string>& metadata) const {
     std::vector<TensorEntry> entries;
@@ -52,14 +53,19 @@ class StoredRules {
  public:
   /// Declares the model to find out what the adapter targets; nothing is allocated.
   StoredRules(const ModelFolder& folder, const ModelSource& source, AdapterSource adapter, const Registry& registry)
-      : session_(Session::alone()), mesh_(session_.world(), {}), zero_(mesh_, {}), model_(source.architecture, zero_),
+      : session_(Session::alone()),
+        mesh_(session_.world(), {}),
+        zero_(mesh_, {}),
+        model_(source.architecture, zero_),
         adapters_(registry, family_of(source), {std::move(adapter)}, {}) {
     adapters_.attach(model_);
     adapters_.refuse_trained_base();
     rules_ = adapters_.merge_rules(model_);
     for (const MergeRule& rule : rules_) {
-      if (source.architecture.tied && source.architecture.head && rule.parameter == model_.token_embedding().weight().name()) {
-        throw Error::input("adapter", "changes the embedding, which the head shares: folded in, it would change the head, too");
+      if (source.architecture.tied && source.architecture.head &&
+          rule.parameter == model_.token_embedding().weight().name()) {
+        throw Error::input("adapter",
+                           "changes the embedding, which the head shares: folded in, it would change the head, too");
       }
       for (const TensorPlace& place : family_of(source).places(rule.parameter)) {
         if (const TensorEntry* entry = folder.find(place.name)) by_name_[entry->name].push_back({place, &rule});
@@ -83,7 +89,7 @@ class StoredRules {
   Model model_;
   AdapterSet adapters_;
   std::vector<MergeRule> rules_;
-  std::map<std::string, std::vector<Part>> by_name_;   // of stored tensors
+  std::map<std::string, std::vector<Part>> by_name_;  // of stored tensors
 };
 
 at::Tensor tensor_of(const TensorEntry& entry, const std::byte* data, const std::string& place) {
@@ -136,14 +142,16 @@ void merge_part(const at::Tensor& stored, const StoredRules::Part& part, RecordT
   record.put("scale." + where, DType::F64, scale.sizes().vec(), scale.const_data_ptr(), scale.nbytes());
 }
 
-void restore_part(const at::Tensor& stored, const StoredRules::Part& part, const SafetensorsFile& record, const std::string& place) {
+void restore_part(const at::Tensor& stored, const StoredRules::Part& part, const SafetensorsFile& record,
+                  const std::string& place) {
   at::Tensor matrix = part_of(stored, part.place), scale;
   std::string where = part.place.name + "/" + part.rule->parameter;
   const TensorEntry& packed = record.at("residue." + where);
   at::Tensor residue = unpack_residue(record.data(packed), packed.size(), matrix.numel(), place);
   if (part.rule->row_lengths.defined()) {
     const TensorEntry& entry = record.at("scale." + where);
-    if (entry.shape != std::vector<int64_t>{matrix.size(0), 1} || entry.dtype != DType::F64) throw Error::input(place, "a scale has the wrong shape");
+    if (entry.shape != std::vector<int64_t>{matrix.size(0), 1} || entry.dtype != DType::F64)
+      throw Error::input(place, "a scale has the wrong shape");
     scale = tensor_of(entry, record.data(entry), place);
   }
   int64_t width = matrix.numel() / matrix.size(0);
@@ -250,12 +258,14 @@ void merge_folder(const std::string& base, const std::string& adapter, const std
   on_every_rank(world, out, [&] {
     RecordTensors mine;
     Json base_hashes = Json::object(), merged_hashes = Json::object();
-    FolderCopy(base, *rules, staged, world).run([&](const TensorEntry& entry, const at::Tensor& values, const auto& parts) {
-      base_hashes[entry.name] = hash_of(values);
-      for (const StoredRules::Part& part : parts) merge_part(values, part, mine);
-      merged_hashes[entry.name] = hash_of(values);
-    });
-    mine.write(staged.path(part_file(world.rank())), {{"base", dump_json(base_hashes)}, {"merged", dump_json(merged_hashes)}});
+    FolderCopy(base, *rules, staged, world)
+        .run([&](const TensorEntry& entry, const at::Tensor& values, const auto& parts) {
+          base_hashes[entry.name] = hash_of(values);
+          for (const StoredRules::Part& part : parts) merge_part(values, part, mine);
+          merged_hashes[entry.name] = hash_of(values);
+        });
+    mine.write(staged.path(part_file(world.rank())),
+               {{"base", dump_json(base_hashes)}, {"merged", dump_json(merged_hashes)}});
   });
   on_first_rank(world, out, [&] {
     RecordTensors record;
@@ -295,15 +305,16 @@ void unmerge_folder(const std::string& merged, const std::string& out, const Reg
   });
   StagedFolder staged(out, world);
   on_every_rank(world, out, [&] {
-    FolderCopy(merged, *rules, staged, world).run([&](const TensorEntry& entry, const at::Tensor& values, const auto& parts) {
-      if (merged_hashes.value(entry.name, "") != hash_of(values)) {
-        throw Error::input(merged, fmt::format("tensor \"{}\" was changed since the merge", entry.name));
-      }
-      for (auto part = parts.rbegin(); part != parts.rend(); ++part) restore_part(values, *part, *record, place);
-      if (base_hashes.value(entry.name, "") != hash_of(values)) {
-        throw Error::input(place, fmt::format("does not give back tensor \"{}\"", entry.name));
-      }
-    });
+    FolderCopy(merged, *rules, staged, world)
+        .run([&](const TensorEntry& entry, const at::Tensor& values, const auto& parts) {
+          if (merged_hashes.value(entry.name, "") != hash_of(values)) {
+            throw Error::input(merged, fmt::format("tensor \"{}\" was changed since the merge", entry.name));
+          }
+          for (auto part = parts.rbegin(); part != parts.rend(); ++part) restore_part(values, *part, *record, place);
+          if (base_hashes.value(entry.name, "") != hash_of(values)) {
+            throw Error::input(place, fmt::format("does not give back tensor \"{}\"", entry.name));
+          }
+        });
   });
   on_first_rank(world, out, [&] {
     staged.commit();

@@ -47,7 +47,8 @@ void split(const AdapterTensor& tensor, at::Tensor stored, const Weights& weight
     int64_t column = dims == 1 ? row : 0, height = sizes_of(first)[0];
     for (size_t i = first; i < first + tensor.columns; ++i) {
       int64_t length = sizes_of(i).back();
-      at::Tensor piece = dims == 1 ? stored.narrow(0, column, length) : stored.narrow(0, row, height).narrow(1, column, length);
+      at::Tensor piece =
+          dims == 1 ? stored.narrow(0, column, length) : stored.narrow(0, row, height).narrow(1, column, length);
       values[tensor.parts[i].parameter] = stored_part(tensor.parts[i], piece);
       column += length;
     }
@@ -55,7 +56,8 @@ void split(const AdapterTensor& tensor, at::Tensor stored, const Weights& weight
   }
 }
 
-at::Tensor values_of(const SafetensorsFile& file, const TensorEntry& entry, const AdapterTensor& tensor, const std::string& place) {
+at::Tensor values_of(const SafetensorsFile& file, const TensorEntry& entry, const AdapterTensor& tensor,
+                     const std::string& place) {
   if (entry.shape != tensor.shape) {
     throw Error::input(place, fmt::format("tensor \"{}\" has the wrong shape", entry.name))
         .got(fmt::format("[{}]", fmt::join(entry.shape, ", ")))
@@ -71,7 +73,8 @@ at::Tensor values_of(const SafetensorsFile& file, const TensorEntry& entry, cons
 std::string listed(const std::vector<std::string>& names) {
   constexpr size_t kShown = 5;
   std::vector<std::string> first(names.begin(), names.begin() + std::min(kShown, names.size()));
-  return fmt::format("{}{}", fmt::join(first, ", "), names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "");
+  return fmt::format("{}{}", fmt::join(first, ", "),
+                     names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "");
 }
 
 }  // namespace
@@ -81,7 +84,8 @@ PeftFolder PeftFolder::open(const std::string& path) {
   std::string config = join_path(path, "adapter_config.json"), weights = join_path(path, "adapter_model.safetensors");
   if (!exists(config)) throw Error::input(path, "has no adapter_config.json").remedy("name the folder that PEFT saved");
   if (!exists(weights) && exists(join_path(path, "adapter_model.bin"))) {
-    throw Error::input(path, "holds its weights as a pickle, which can run code").remedy("save them again as safetensors");
+    throw Error::input(path, "holds its weights as a pickle, which can run code")
+        .remedy("save them again as safetensors");
   }
   PeftFolder folder;
   folder.path_ = path;
@@ -143,14 +147,16 @@ void write_peft_folder(const std::string& folder, const Json& config, const std:
   on_first_rank(world, folder, [&] {
     make_folders(folder);
     std::vector<TensorEntry> entries;
-    for (const AdapterTensor& tensor : tensors) entries.push_back({.name = key_of(tensor), .dtype = DType::F32, .shape = tensor.shape});
+    for (const AdapterTensor& tensor : tensors)
+      entries.push_back({.name = key_of(tensor), .dtype = DType::F32, .shape = tensor.shape});
     SafetensorsWriter writer(join_path(folder, "adapter_model.safetensors"), entries, {{"format", "pt"}});
     for (const AdapterTensor& tensor : tensors) {
       at::Tensor stored = joined(tensor, values);
       writer.write(key_of(tensor), stored.const_data_ptr(), stored.nbytes());
     }
     writer.finish();
-    write_file_atomically(join_path(folder, "adapter_config.json"), dump_json(config, {.indent = 2, .sort_keys = true}) + "\n");
+    write_file_atomically(join_path(folder, "adapter_config.json"),
+                          dump_json(config, {.indent = 2, .sort_keys = true}) + "\n");
     fsync_folder(folder);
     return std::string();
   });

@@ -26,8 +26,8 @@ class PeftFolder {
 
   /// Those of `tensors` that it holds. A tensor of a module that an adapter wraps stands behind "base_layer".
   std::vector<AdapterTensor> among(const std::vector<AdapterTensor>& tensors) const;
-  /// The whole values of all our tensors in `tensors`. Errors: Error::input with lists of missing and unexpected tensors, or
-  /// naming one whose shape or dtype is wrong.
+  /// The whole values of all our tensors in `tensors`. Errors: Error::input with lists of missing and unexpected
+  /// tensors, or naming one whose shape or dtype is wrong.
   WholeTensors read(const std::vector<AdapterTensor>& tensors, const Weights& weights) const;
 
  private:

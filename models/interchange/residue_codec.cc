@@ -35,7 +35,8 @@ at::Tensor unpack_residue(const std::byte* data, size_t size, int64_t count, con
   auto damaged = [&](const std::string& what) { return Error::input(place, "residue is damaged").got(what); };
   unsigned long long length = ZSTD_getFrameContentSize(data, size);
   if (length == ZSTD_CONTENTSIZE_ERROR || length == ZSTD_CONTENTSIZE_UNKNOWN) throw damaged("no zstd frame");
-  if (length < static_cast<uint64_t>(count) || length > static_cast<uint64_t>(count) * kLongestVarint) throw damaged("a wrong length");
+  if (length < static_cast<uint64_t>(count) || length > static_cast<uint64_t>(count) * kLongestVarint)
+    throw damaged("a wrong length");
   std::vector<uint8_t> varints(length);
   size_t got = ZSTD_decompress(varints.data(), varints.size(), data, size);
   if (ZSTD_isError(got)) throw damaged(ZSTD_getErrorName(got));

@@ -24,13 +24,15 @@ void remove(const std::string& folder) {
 }
 
 bool is_part_of_a_model(const std::string& name) {
-  return name == "config.json" || name == "generation_config.json" || name == "merge_record.safetensors" || is_tokenizer_file(name) ||
+  return name == "config.json" || name == "generation_config.json" || name == "merge_record.safetensors" ||
+         is_tokenizer_file(name) ||
          (name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")));
 }
 
 }  // namespace
 
-StagedFolder::StagedFolder(std::string folder, const Group& world) : folder_(std::move(folder)), first_(world.rank() == 0) {
+StagedFolder::StagedFolder(std::string folder, const Group& world)
+    : folder_(std::move(folder)), first_(world.rank() == 0) {
   while (folder_.size() > 1 && folder_.ends_with('/')) folder_.pop_back();
   on_every_rank(world, folder_, [this] {
     if (!first_) return;
@@ -53,7 +55,8 @@ void StagedFolder::check_replaceable() const {
   if (!is_folder(folder_)) throw Error::storage(folder_, "is not a folder");
   for (const std::string& name : list_folder(folder_)) {
     if (is_part_of_a_model(name)) continue;
-    throw Error::storage(folder_, fmt::format("holds \"{}\", which is no part of a model", name)).remedy("name another folder");
+    throw Error::storage(folder_, fmt::format("holds \"{}\", which is no part of a model", name))
+        .remedy("name another folder");
   }
 }
 

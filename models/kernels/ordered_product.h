@@ -1,12 +1,13 @@
-// Arithmetic whose result has the same bits on every processor: what can be undone later must not depend on where it was done.
+// Arithmetic whose result has the same bits on every processor: what can be undone later must not depend on where it
+// was done.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace echelon {
 
-/// left [n, r] times right [r, m] in float64, each element summed in the order of r. Of float32 factors the products are exact,
-/// so that fused and unfused multiplication agree. Result [n, m].
+/// left [n, r] times right [r, m] in float64, each element summed in the order of r. Of float32 factors the products
+/// are exact, so that fused and unfused multiplication agree. Result [n, m].
 at::Tensor ordered_product(const at::Tensor& left, const at::Tensor& right);
 
 /// The Euclidean lengths of the rows of `matrix` [n, m] in float64, each summed in the order of m. Result [n, 1].

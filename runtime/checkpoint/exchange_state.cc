@@ -23,7 +23,8 @@ struct Range {
 Range owned_range(const FlatShard& shard, const Parameter& parameter) {
   const Mesh& mesh = shard.zero().mesh;
   if (!parameter.layout().is_sharded_on("tp") && mesh.tp().rank() != 0) return {0, 0};
-  int64_t part = shard.elements() / mesh.dp_in_replica().size(), first = part * mesh.dp_in_replica().rank() - parameter.offset();
+  int64_t part = shard.elements() / mesh.dp_in_replica().size(),
+          first = part * mesh.dp_in_replica().rank() - parameter.offset();
   int64_t elements = parameter.local().elements();
   return {std::clamp<int64_t>(first, 0, elements), std::clamp<int64_t>(first + part, 0, elements)};
 }
@@ -36,7 +37,8 @@ class StoredSummand {
   void read(const FlatShard& shard, const Parameter& parameter, const at::Tensor& flat) {
     const Mesh& mesh = shard.zero().mesh;
     bool same_ranks = reader_.exchange_layout() == ExchangeLayout{mesh.world().size(), mesh.tp().size()};
-    same_ranks ? read_own(mesh.world().rank(), parameter, flat) : read_sum(owned_range(shard, parameter), parameter, flat);
+    same_ranks ? read_own(mesh.world().rank(), parameter, flat)
+               : read_sum(owned_range(shard, parameter), parameter, flat);
   }
 
  private:
@@ -58,7 +60,8 @@ class StoredSummand {
       reader_.add(summand_name(what_, rank, parameter.name()), rows, sum);
     }
     int64_t length = owned.end - owned.begin;
-    flat.narrow(0, parameter.offset() + owned.begin, length).copy_(sum.view({-1}).narrow(0, owned.begin - first * row, length));
+    flat.narrow(0, parameter.offset() + owned.begin, length)
+        .copy_(sum.view({-1}).narrow(0, owned.begin - first * row, length));
   }
 
   std::string what_;
@@ -75,7 +78,8 @@ std::vector<KeptByExchange> kept_by_exchange(Trainer& trainer) {
     for (const auto& [what, flat] : exchange.summands(*owned.shard)) {
       for (const Parameter* parameter : owned.shard->parameters()) {
         if (parameter->local().elements() == 0) continue;
-        kept.push_back({summand_name(what, mesh.world().rank(), parameter->name()), parameter->local(), local_of(flat, *parameter)});
+        kept.push_back({summand_name(what, mesh.world().rank(), parameter->name()), parameter->local(),
+                        local_of(flat, *parameter)});
       }
     }
     if (mesh.dp().rank() != 0) continue;
@@ -88,11 +92,12 @@ std::vector<KeptByExchange> kept_by_exchange(Trainer& trainer) {
 
 void load_exchange_state(Trainer& trainer, CheckpointReader& reader) {
   Exchange& exchange = *trainer.zero().exchange;
-  exchange.start(reader.step());   // a checkpoint that is written before the next step holds what this one does
+  exchange.start(reader.step());  // a checkpoint that is written before the next step holds what this one does
   for (Owned& owned : trainer.owned()) {
     for (const auto& [what, flat] : exchange.summands(*owned.shard)) {
       flat.zero_();
-      for (const Parameter* parameter : owned.shard->parameters()) StoredSummand(what, reader).read(*owned.shard, *parameter, flat);
+      for (const Parameter* parameter : owned.shard->parameters())
+        StoredSummand(what, reader).read(*owned.shard, *parameter, flat);
     }
     for (auto& [what, state] : exchange.owned_state(*owned.shard)) {
       if (!reader.has(exchange_prefix(what) + owned.shard->parameters().front()->name())) continue;

@@ -29,7 +29,8 @@ class OuterSum {
     at::Tensor all = at::empty({replicas.size(), encoded.size(1)}, encoded.options());
     replicas.all_gather(encoded, all, call).wait();
     sum.zero_();
-    for (int replica = 0; replica < replicas.size(); ++replica) sum.add_(codec_->decode(all[replica], sum.numel(), sum.options()));
+    for (int replica = 0; replica < replicas.size(); ++replica)
+      sum.add_(codec_->decode(all[replica], sum.numel(), sum.options()));
     return sum;
   }
 
@@ -39,15 +40,20 @@ class OuterSum {
   }
 
  private:
-  std::shared_ptr<const Codec> codec_;   // null: as they are
+  std::shared_ptr<const Codec> codec_;  // null: as they are
 };
 
 class LocalUpdates : public Exchange {
  public:
   LocalUpdates(const DiLoCo& options, const Context& context)
-      : options_(options), steps_(context.steps), sum_(options.exchange(), context), together_(exact_exchange()), apart_(replica_exchange()) {
+      : options_(options),
+        steps_(context.steps),
+        sum_(options.exchange(), context),
+        together_(exact_exchange()),
+        apart_(replica_exchange()) {
     if (context.replicas < 2) {
-      throw Error::recipe("mesh.replicas", "DiLoCo trains replicas apart, and there is one").remedy("set mesh.replicas to 2 or more");
+      throw Error::recipe("mesh.replicas", "DiLoCo trains replicas apart, and there is one")
+          .remedy("set mesh.replicas to 2 or more");
     }
   }
 
@@ -56,7 +62,7 @@ class LocalUpdates : public Exchange {
   bool synchronous() const override { return step_ <= options_.synchronous_steps(); }
 
   Work reduce(const Reduction& reduction) override {
-    outer_of(reduction.shard);   // where the replicas start from, before the first update
+    outer_of(reduction.shard);  // where the replicas start from, before the first update
     return (synchronous() ? *together_ : *apart_).reduce(reduction);
   }
 
@@ -90,7 +96,7 @@ class LocalUpdates : public Exchange {
  private:
   /// Shaped like the master; the same in every replica.
   struct Outer {
-    at::Tensor shared, momentum;   // masters at the last meeting; the outer step's momentum
+    at::Tensor shared, momentum;  // masters at the last meeting; the outer step's momentum
   };
 
   bool meets() const {
@@ -108,7 +114,8 @@ class LocalUpdates : public Exchange {
     const Group& replicas = shard.zero().mesh.dp_between_replicas();
     Outer& outer = outer_of(shard);
     at::Tensor changed = outer.shared - shard.master();
-    at::Tensor gradient = sum_(changed, replicas, {.name = shard.name(), .purpose = Purpose::updates}).div_(replicas.size());
+    at::Tensor gradient =
+        sum_(changed, replicas, {.name = shard.name(), .purpose = Purpose::updates}).div_(replicas.size());
     double momentum = options_.outer_momentum();
     outer.momentum.mul_(momentum).add_(gradient);
     outer.shared.sub_(gradient.add_(outer.momentum, momentum), options_.outer_learning_rate());
@@ -130,8 +137,9 @@ class LocalUpdates : public Exchange {
 }  // namespace
 
 void register_diloco(Registry& registry) {
-  registry.add<Exchange, DiLoCo>(
-      [](const DiLoCo& options, const Exchange::Context& context) { return std::make_unique<LocalUpdates>(options, context); });
+  registry.add<Exchange, DiLoCo>([](const DiLoCo& options, const Exchange::Context& context) {
+    return std::make_unique<LocalUpdates>(options, context);
+  });
 }
 
 }  // namespace echelon

@@ -20,12 +20,15 @@ class ExactSum : public Exchange {
   std::shared_ptr<const Codec> codec() const override { return bfloat16_ ? Exchange::codec() : nullptr; }
 
   Work reduce(const Reduction& reduction) override {
-    return bfloat16_ && reduction.shard.zero().mesh.dp().size() > 1 ? reduce_rounded(reduction) : reduce_as_it_is(reduction);
+    return bfloat16_ && reduction.shard.zero().mesh.dp().size() > 1 ? reduce_rounded(reduction)
+                                                                    : reduce_as_it_is(reduction);
   }
 
   int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
-    int64_t ranks = placement.ranks_per_replica(), replicas = placement.replicas, meeting = among_ == Among::all_replicas ? replicas : 1;
-    int64_t all = placement.tp * shard.extent(static_cast<int>(ranks), placement.tp).elements * (bfloat16_ ? 2 : placement.element_bytes);
+    int64_t ranks = placement.ranks_per_replica(), replicas = placement.replicas,
+            meeting = among_ == Among::all_replicas ? replicas : 1;
+    int64_t all = placement.tp * shard.extent(static_cast<int>(ranks), placement.tp).elements *
+                  (bfloat16_ ? 2 : placement.element_bytes);
     if (placement.stage == 0) return replicas / meeting * 2 * (ranks * meeting - 1) * all;
     return (replicas * (ranks - 1) * placement.reductions() + 2 * (meeting - 1)) * all;
   }
@@ -45,7 +48,8 @@ class ExactSum : public Exchange {
     at::Tensor gradient = reduction.gradient, owned = reduction.owned;
     bool joins = mesh.replicas() > 1 && among_ == Among::all_replicas, owns_all = owned.numel() == gradient.numel();
     if (!joins) return reduce(mesh.dp_in_replica(), gradient, owned, call_of(reduction, reduction.accumulate));
-    if (owns_all && mesh.dp_in_replica().size() > 1) return reduce(mesh.dp(), gradient, owned, call_of(reduction, reduction.accumulate));
+    if (owns_all && mesh.dp_in_replica().size() > 1)
+      return reduce(mesh.dp(), gradient, owned, call_of(reduction, reduction.accumulate));
     reduce(mesh.dp_in_replica(), gradient, owned, call_of(reduction, reduction.accumulate)).wait();
     // Sums of micro-steps travel between replicas once.
     return reduction.last ? mesh.dp_between_replicas().all_reduce(owned, call_of(reduction, false)) : Work();

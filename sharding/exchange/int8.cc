@@ -34,7 +34,8 @@ class EightBits : public Codec {
 class Int8Sum : public Exchange {
  public:
   explicit Int8Sum(const Int8& options)
-      : codec_(std::make_shared<EightBits>(checked_block(options))), between_nodes_only_(options.between_nodes_only()) {}
+      : codec_(std::make_shared<EightBits>(checked_block(options))),
+        between_nodes_only_(options.between_nodes_only()) {}
 
   std::shared_ptr<const Codec> codec() const override { return codec_; }
 
@@ -66,7 +67,8 @@ class Int8Sum : public Exchange {
 }  // namespace
 
 void register_int8(Registry& registry) {
-  registry.add<Exchange, Int8>([](const Int8& options, const Exchange::Context&) { return std::make_unique<Int8Sum>(options); });
+  registry.add<Exchange, Int8>(
+      [](const Int8& options, const Exchange::Context&) { return std::make_unique<Int8Sum>(options); });
 }
 
 }  // namespace echelon

@@ -30,8 +30,8 @@ struct Shape {
 struct Matrix {
   const Parameter* parameter;
   Shape shape;
-  int64_t rank;      ///< 0: exactly
-  at::Tensor q;      ///< [columns, rank], of the last step; afterwards of this one
+  int64_t rank;  ///< 0: exactly
+  at::Tensor q;  ///< [columns, rank], of the last step; afterwards of this one
 
   /// Elements that travel first (P, or the whole) and then (Q).
   int64_t first() const { return rank > 0 ? shape.rows * rank : shape.elements(); }
@@ -63,7 +63,8 @@ class LowRankSum : public ErrorFeedback {
  public:
   LowRankSum(const PowerSgd& options, const Seed& seed)
       : ErrorFeedback(options.between_nodes_only()), options_(options), seed_(seed.with("power_sgd")) {
-    if (options.rank() < 1) throw Error::recipe("exchange.rank", "PowerSgd needs a rank of at least 1").got(options.rank());
+    if (options.rank() < 1)
+      throw Error::recipe("exchange.rank", "PowerSgd needs a rank of at least 1").got(options.rank());
     for (const PowerSgd::Override& each : options.override()) add(each);
   }
 
@@ -149,7 +150,8 @@ class LowRankSum : public ErrorFeedback {
   }
 
   /// P = M Q, summed over the ranks and made orthonormal; tensors that travel exactly are summed, and leave no rest.
-  static std::vector<at::Tensor> sum_first(const Reduction& reduction, const std::vector<Matrix>& matrices, at::Tensor& rest) {
+  static std::vector<at::Tensor> sum_first(const Reduction& reduction, const std::vector<Matrix>& matrices,
+                                           at::Tensor& rest) {
     int64_t elements = 0;
     for (const Matrix& matrix : matrices) elements += matrix.first();
     at::Tensor sums = at::empty({elements}, rest.options());
@@ -173,8 +175,8 @@ class LowRankSum : public ErrorFeedback {
   }
 
   /// Q = Mᵀ P, summed over the ranks; what this rank's own P Qᵀ leaves out of M stays in `rest`.
-  static void sum_second(const Reduction& reduction, std::vector<Matrix>& matrices, const std::vector<at::Tensor>& first,
-                         at::Tensor& rest) {
+  static void sum_second(const Reduction& reduction, std::vector<Matrix>& matrices,
+                         const std::vector<at::Tensor>& first, at::Tensor& rest) {
     int64_t elements = 0;
     for (const Matrix& matrix : matrices) elements += matrix.second();
     if (elements == 0) return;
@@ -202,7 +204,8 @@ class LowRankSum : public ErrorFeedback {
   /// The rows of P Qᵀ that `segment` touches, and of those what this rank owns.
   static void rebuild(const Segment& segment, const std::vector<Matrix>& matrices, const std::vector<at::Tensor>& first,
                       const at::Tensor& owned) {
-    auto matrix = std::find_if(matrices.begin(), matrices.end(), [&](const Matrix& m) { return m.parameter == segment.parameter; });
+    auto matrix = std::find_if(matrices.begin(), matrices.end(),
+                               [&](const Matrix& m) { return m.parameter == segment.parameter; });
     const at::Tensor& sums = first[static_cast<size_t>(matrix - matrices.begin())];
     at::Tensor place = owned.narrow(0, segment.offset, segment.length);
     if (matrix->rank == 0) {

@@ -28,7 +28,8 @@ class Signs : public Codec {
 
   at::Tensor code(const at::Tensor& values, const at::Tensor&) const override {
     int64_t pieces = values.size(0), bytes = code_bytes(values.size(1));
-    at::Tensor bits = at::constant_pad_nd(values.ge(0).to(at::kByte), {0, 8 * bytes - values.size(1)}).view({pieces, 8, bytes});
+    at::Tensor bits =
+        at::constant_pad_nd(values.ge(0).to(at::kByte), {0, 8 * bytes - values.size(1)}).view({pieces, 8, bytes});
     at::Tensor packed = bits.select(1, 0).clone();
     for (int64_t i = 1; i < 8; ++i) packed.bitwise_or_(bits.select(1, i).bitwise_left_shift(i));
     return packed;

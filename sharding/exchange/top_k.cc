@@ -20,17 +20,21 @@ class TopKSum : public ErrorFeedback {
  public:
   explicit TopKSum(const TopK& options) : ErrorFeedback(options.between_nodes_only()), options_(options) {
     if (!(options.fraction() > 0 && options.fraction() <= 1)) {
-      throw Error::recipe("exchange.fraction", "TopK sends a share of the elements").got(options.fraction()).expected("above 0, at most 1");
+      throw Error::recipe("exchange.fraction", "TopK sends a share of the elements")
+          .got(options.fraction())
+          .expected("above 0, at most 1");
     }
     if (options.has_count() && options.count() < 1) {
-      throw Error::recipe("exchange.count", "TopK sends a number of elements").got(options.count()).expected("at least 1");
+      throw Error::recipe("exchange.count", "TopK sends a number of elements")
+          .got(options.count())
+          .expected("at least 1");
     }
   }
 
   int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
     RouteBytes route(shard, placement, between_nodes_only());
     int64_t sent = count_of(route.senders * route.piece) * (kPlaceBytes + placement.element_bytes);
-    int64_t gather = route.senders == placement.dp ? 0 : route.gather;   // else everybody has heard of everything
+    int64_t gather = route.senders == placement.dp ? 0 : route.gather;  // else everybody has heard of everything
     return route.inside_nodes + route.groups * route.senders * (route.senders - 1) * sent + gather;
   }
 
@@ -59,7 +63,8 @@ class TopKSum : public ErrorFeedback {
   /// Ascending places of the elements that are sent.
   at::Tensor largest(const at::Tensor& rest) const {
     if (rest.numel() > std::numeric_limits<int32_t>::max()) {
-      throw Error::recipe("exchange", fmt::format("a Unit of {} elements is beyond the 32-bit places of TopK", rest.numel()));
+      throw Error::recipe("exchange",
+                          fmt::format("a Unit of {} elements is beyond the 32-bit places of TopK", rest.numel()));
     }
     at::Tensor places = std::get<1>(rest.abs().topk(count_of(rest.numel()), 0, /*largest=*/true, /*sorted=*/false));
     return std::get<0>(places.sort());
@@ -82,7 +87,8 @@ class TopKSum : public ErrorFeedback {
 }  // namespace
 
 void register_top_k(Registry& registry) {
-  registry.add<Exchange, TopK>([](const TopK& options, const Exchange::Context&) { return std::make_unique<TopKSum>(options); });
+  registry.add<Exchange, TopK>(
+      [](const TopK& options, const Exchange::Context&) { return std::make_unique<TopKSum>(options); });
 }
 
 }  // namespace echelon

@@ -30,8 +30,10 @@ at::Tensor awkward(const Seed& seed, at::ScalarType dtype) {
 }
 
 MergeRule low_rank(const Seed& seed, double deviation) {
-  at::Tensor a = draw(seed.with("a"), {kRank, kColumns}, deviation), b = draw(seed.with("b"), {kRows, kRank}, deviation);
-  return {.parameter = "w", .shift = [=](int64_t row, int64_t rows) { return ordered_product(b.narrow(0, row, rows), a) * 2.0; }};
+  at::Tensor a = draw(seed.with("a"), {kRank, kColumns}, deviation),
+             b = draw(seed.with("b"), {kRows, kRank}, deviation);
+  return {.parameter = "w",
+          .shift = [=](int64_t row, int64_t rows) { return ordered_product(b.narrow(0, row, rows), a) * 2.0; }};
 }
 
 /// Merges and restores, the residue through its packed form; the merged tensor.
@@ -80,12 +82,14 @@ TEST(OrderedProduct, IsTheProduct) {
   Seed seed(6);
   at::Tensor b = draw(seed.with("b"), {kRows, kRank}, 1), a = draw(seed.with("a"), {kRank, kColumns}, 1);
   EXPECT_TRUE(at::allclose(ordered_product(b, a), at::mm(b.to(at::kDouble), a.to(at::kDouble)), 1e-14, 1e-14));
-  EXPECT_TRUE(at::allclose(ordered_row_lengths(a), at::linalg_vector_norm(a.to(at::kDouble), 2, {1}, true), 1e-14, 1e-14));
+  EXPECT_TRUE(
+      at::allclose(ordered_row_lengths(a), at::linalg_vector_norm(a.to(at::kDouble), 2, {1}, true), 1e-14, 1e-14));
 }
 
 TEST(ResidueCodec, RefusesDamage) {
   std::vector<std::byte> packed = pack_residue(at::arange(-100, 100, at::kInt) * 12345);
-  EXPECT_TRUE(at::equal(unpack_residue(packed.data(), packed.size(), 200, "test"), at::arange(-100, 100, at::kInt) * 12345));
+  EXPECT_TRUE(
+      at::equal(unpack_residue(packed.data(), packed.size(), 200, "test"), at::arange(-100, 100, at::kInt) * 12345));
   EXPECT_THROW(unpack_residue(packed.data(), packed.size(), 199, "test"), Error);
   EXPECT_THROW(unpack_residue(packed.data(), packed.size(), int64_t{1} << 40, "test"), Error);
   EXPECT_THROW(unpack_residue(packed.data(), packed.size() / 2, 200, "test"), Error);

@@ -18,7 +18,7 @@ using testing::has_ranks_for;
 constexpr int64_t kSteps = 4;
 
 struct Case {
-  std::string name, adapter;                 ///< lines of a recipe
+  std::string name, adapter;  ///< lines of a recipe
   std::string base = "base/tiny_decoder_clm";
 };
 
@@ -30,7 +30,8 @@ const std::vector<Case>& cases() {
       {"Pissa", "adapter { [echelon/Lora] { rank: 3 init: PISSA targets: \"all-linear\" } }"},
       {"Olora", "adapter { [echelon/Lora] { rank: 3 init: OLORA dora: true targets: \"c_attn\" } }"},
       {"LoraWithPatterns",
-       "adapter { [echelon/Lora] { rank: 2 targets: \"all-linear\" exclude: \"mlp.c_fc\" layers: 1 override { pattern: \"c_attn\" rank: 4 } } }"
+       "adapter { [echelon/Lora] { rank: 2 targets: \"all-linear\" exclude: \"mlp.c_fc\" layers: 1 override { pattern: "
+       "\"c_attn\" rank: 4 } } }"
        "parameter_group { pattern: \"lora_B$\" learning_rate_factor: 16 }"},
       {"Ia3", "adapter { [echelon/Ia3] {} }"},
       {"Ia3OnAnEncoder", "adapter { [echelon/Ia3] {} }", "base/tiny_encoder_mlm"},
@@ -39,16 +40,20 @@ const std::vector<Case>& cases() {
       {"PromptTuning", "adapter { [echelon/PromptTuning] { tokens: 3 start_ids: [7, 8] } }"},
       {"PTuning", "adapter { [echelon/PTuning] { tokens: 3 hidden: 5 } }"},
       {"SerialBottleneck", "adapter { [echelon/Bottleneck] { width: 3 } }"},
-      {"ParallelBottleneck", "adapter { [echelon/Bottleneck] { width: 3 parallel: true placement: AFTER_FEED_FORWARD scale: 4 activation: GELU } }"},
+      {"ParallelBottleneck",
+       "adapter { [echelon/Bottleneck] { width: 3 parallel: true placement: AFTER_FEED_FORWARD scale: 4 activation: "
+       "GELU } }"},
       {"BitFit", "trainable: \"\\\\.bias$\""},
-      {"LoraBesideTrainedNorms", "trainable: [\"norm\", \"^head\"] adapter { [echelon/Lora] { rank: 2 } }", "base/tiny_encoder_mlm"},
+      {"LoraBesideTrainedNorms", "trainable: [\"norm\", \"^head\"] adapter { [echelon/Lora] { rank: 2 } }",
+       "base/tiny_encoder_mlm"},
       {"TwoAtOnce", "adapter { [echelon/Lora] { rank: 2 } } adapter { [echelon/Ia3] { name: \"gates\" } }"},
   };
   return all;
 }
 
 Recipe recipe_of(const Case& c, int zero, int tp) {
-  Recipe recipe = testing::tiny_recipe(c.base, {"sharding.zero=" + std::to_string(zero), "mesh.tp=" + std::to_string(tp)});
+  Recipe recipe =
+      testing::tiny_recipe(c.base, {"sharding.zero=" + std::to_string(zero), "mesh.tp=" + std::to_string(tp)});
   recipe.MergeFrom(parse_recipe(c.adapter, c.name));
   return recipe;
 }
@@ -71,12 +76,14 @@ TEST_P(Adapters, LeaveTheBaseAsItWasAndKeepStateForTheirOwnOnly) {
   auto learning = [](FlatShard& shard) { return shard.trained() ? shard.master() : at::Tensor(); };
   auto base = testing::whole(trainer, frozen), adapter = testing::whole(trainer, learning);
   for (int64_t step = 1; step <= 3; ++step) trainer.step(step);
-  for (const auto& [name, before] : base) EXPECT_TRUE(at::equal(testing::whole(trainer, frozen).at(name), before)) << name;
+  for (const auto& [name, before] : base)
+    EXPECT_TRUE(at::equal(testing::whole(trainer, frozen).at(name), before)) << name;
   int64_t unchanged = 0;
   for (const auto& [name, after] : testing::whole(trainer, learning)) unchanged += at::equal(after, adapter.at(name));
   EXPECT_EQ(unchanged, 0) << "tensors that did not learn";
   for (const Owned& owned : trainer.owned()) EXPECT_TRUE(owned.shard->trained());
-  for (FlatShard* shard : trainer.model().weights().shards()) EXPECT_EQ(shard->gradient().defined(), shard->trained()) << shard->name();
+  for (FlatShard* shard : trainer.model().weights().shards())
+    EXPECT_EQ(shard->gradient().defined(), shard->trained()) << shard->name();
 }
 
 TEST_P(Adapters, SendWhatThePlanSays) {
@@ -111,7 +118,8 @@ TEST(AdapterSet, RefusesWhatCannotBe) {
   EXPECT_THAT(message_of("adapter { [echelon/Lora] { targets: \"c_atn\" } }"), HasSubstr("did you mean \"c_attn\"?"));
   EXPECT_THAT(message_of("adapter { [echelon/Lora] { rank: 0 } }"), HasSubstr("rank"));
   EXPECT_THAT(message_of("adapter { [echelon/Lora] { rank: 4000 } }"), HasSubstr("expected 1 to "));
-  EXPECT_THAT(message_of("adapter { [echelon/Lora] {} } adapter { [echelon/Ia3] {} }"), HasSubstr("two adapters are named \"default\""));
+  EXPECT_THAT(message_of("adapter { [echelon/Lora] {} } adapter { [echelon/Ia3] {} }"),
+              HasSubstr("two adapters are named \"default\""));
   EXPECT_THAT(message_of("trainable: \"nothing_like_this\""), HasSubstr("matches no tensor"));
   EXPECT_THAT(message_of("adapter { [echelon/PromptTuning] { start_ids: 100000 } }"), HasSubstr("is no token"));
   EXPECT_THAT(message_of("adapter { [echelon/PrefixTuning] { tokens: 100000 } }"), HasSubstr("positions"));

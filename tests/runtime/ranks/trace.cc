@@ -11,7 +11,8 @@ namespace echelon::testing {
 
 NamedTensors whole(Trainer& trainer, const std::function<at::Tensor(FlatShard&)>& owned) {
   NamedTensors all;
-  trainer.model().weights().visit_whole(owned, [&](const Parameter& p, const at::Tensor& value) { all[p.name()] = value.clone(); });
+  trainer.model().weights().visit_whole(
+      owned, [&](const Parameter& p, const at::Tensor& value) { all[p.name()] = value.clone(); });
   return all;
 }
 
@@ -33,7 +34,8 @@ void expect_equal_in_float64(Recipe recipe, int64_t steps) {
   recipe.set_precision(FP64);
   Session alone = Session::alone();
   Trace one = train(recipe, alone.world(), {}, steps);
-  Trace many = train(recipe, session().world(), {.tp = recipe.mesh().tp(), .replicas = recipe.mesh().replicas()}, steps);
+  Trace many =
+      train(recipe, session().world(), {.tp = recipe.mesh().tp(), .replicas = recipe.mesh().replicas()}, steps);
   for (size_t i = 0; i < one.losses.size(); ++i) {
     EXPECT_NEAR(many.losses[i], one.losses[i], 1e-9 * std::abs(one.losses[i])) << "loss of step " << i + 1;
     EXPECT_NEAR(many.norms[i], one.norms[i], 1e-9 * one.norms[i]) << "gradient norm of step " << i + 1;
