@@ -7,7 +7,6 @@ losses and step times.
 import argparse
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -79,7 +78,8 @@ def train_step(model, optimizer, inputs, targets, precision):
 
 
 def peak_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def main():

@@ -153,10 +153,11 @@ def run_echelon(folder, ranks, options):
 
 
 def idle_bytes(command):
-    """Peak memory of a program that has loaded its libraries and done nothing."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, _, usage = os.wait4(process.pid, 0)
-    return usage.ru_maxrss * 1024
+    """Peak memory of a program that has loaded its libraries and done nothing; started by a small parent, whose own memory a
+    process is charged with until it has become another program."""
+    script = "import os, sys; pid = os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]); print(os.wait4(pid, 0)[2].ru_maxrss)"
+    output = subprocess.run([sys.executable, "-S", "-c", script, *command], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return int(output.split()[-1]) * 1024
 
 
 def run_peer(folder, ranks, options):
