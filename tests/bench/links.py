@@ -1,41 +1,32 @@
 """How fast each exchange reaches a loss over a slow link: two nodes of one rank each, joined by a link of limited rate.
 
-Trains a GPT-2 of two blocks (about 0.4 million parameters) on the quickstart's text over links of several rates, once for each
-exchange, until the smoothed training loss reaches the target. Prints seconds to the target, steps, and gradient bytes a step; with
---out also draws them. Needs root (network namespaces) and corpus/text. Nothing else should run on the machine.
+Trains a decoder of 0.45 million parameters over links of several rates, once for each exchange, until the smoothed training loss
+reaches the target. Prints seconds to the target, steps, and gradient bytes a step; with --out also draws them. Needs root
+(network namespaces) and ./quickstart's text. Nothing else should run on the machine.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from small_run import ROOT, echelon, prepare, read_metrics, write_recipe
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "fault"))
 from two_nodes import TwoNodes  # noqa: E402
 
 EXCHANGES = {
     "exact": "",
     "int8": "exchange { [echelon/Int8] {} }",
-    "1-bit Adam": "optimizer { [echelon/OneBitAdam] { warmup_steps: 40 learning_rate: 3e-3 } }",
+    "1-bit Adam": "optimizer { [echelon/OneBitAdam] { warmup_steps: 40 learning_rate: 3e-3 beta2: 0.95 weight_decay: 0.1 } }",
     "top-k": "exchange { [echelon/TopK] { fraction: 0.02 } }",
     "PowerSGD": "exchange { [echelon/PowerSgd] { rank: 4 } }",
+    "DiLoCo": "mesh { replicas: 2 } exchange { [echelon/DiLoCo] { inner_steps: 20 synchronous_steps: 20 } }",
 }
-RECIPE = """name: "links"
-parent: "base/tiny_decoder_clm"
-steps: {steps}  seed: {seed}
-model {{ architecture {{ dropout: 0 attention_dropout: 0 }} }}
-batch {{ global: 8 micro: 4 }}
-schedule {{ [echelon/Constant] {{}} }}
-sharding {{ zero: 1 }}
-checkpoint {{ every: 1000000 }}
-evaluate {{ batches: 1 }}
-{more}
-"""
+# Weights do not travel at ZeRO-0: on such a link nothing else would make sense.
+CHANGES = ("sharding.zero=0", "schedule.final_fraction=1", "evaluate.batches=1")
 SMOOTHING = 0.9
 
 
@@ -43,8 +34,8 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rates", default="10,100,1000", help="Mbit/s, comma-separated (10,100,1000)")
     parser.add_argument("--exchanges", default=",".join(EXCHANGES), help="of: " + ", ".join(EXCHANGES))
-    parser.add_argument("--target", type=float, default=6.6, help="smoothed loss to reach (6.6)")
-    parser.add_argument("--steps", type=int, default=150, help="most steps of a run (150)")
+    parser.add_argument("--target", type=float, default=4.5, help="smoothed loss to reach (4.5)")
+    parser.add_argument("--steps", type=int, default=300, help="most steps of a run (300)")
     parser.add_argument("--seed", type=int, default=1, help="of the runs (1)")
     parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     parser.add_argument("--out", default="", help="svg that is written; empty: none")
@@ -52,17 +43,12 @@ def parse():
 
 
 def run(options, name, rate, folder):
-    recipe = folder / "links.textproto"
-    recipe.write_text(RECIPE.format(steps=options.steps, seed=options.seed, more=EXCHANGES[name]))
+    recipe = write_recipe(folder, options.steps, options.seed, EXCHANGES[name])
     out = folder / f"{name.replace(' ', '-')}-{rate}"
     with TwoNodes(f"{rate}mbit") as nodes:
-        words = [f"{options.build}/bin/echelon", "train", recipe, f"--hosts={nodes.hosts(1)}", "--ranks=2", f"--out={out}", "--max_restarts=0"]
-        process = nodes.popen(1, words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        _, errors = process.communicate(timeout=3600)
-    if process.returncode:
-        sys.exit(f"{name} over {rate} Mbit/s ended with {process.returncode}: {errors.strip().splitlines()[-1:]}")
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if "loss" in line]
+        echelon(options.build, "train", recipe, f"--hosts={nodes.hosts(1)}", "--ranks=2", f"--out={out}", "--max_restarts=0", *CHANGES,
+                runner=lambda words, **more: nodes.run(1, words, **more))
+    return read_metrics(out)[0]
 
 
 def to_target(steps, target):
@@ -100,6 +86,7 @@ def main():
     missing = TwoNodes.possible()
     if missing:
         sys.exit(f"two nodes cannot be made here: {missing}")
+    prepare(options.build)
     rates = [int(rate) for rate in options.rates.split(",")]
     results = {}
     print(f"{'exchange':<12}" + "".join(f"{f'{rate} Mbit/s':>26}" for rate in rates) + f"{'gradient bytes a step':>24}")
@@ -110,9 +97,9 @@ def main():
                 steps = run(options, exchange, rate, Path(name))
                 reached = to_target(steps, options.target)
                 results[exchange].append(reached)
-                sent = steps[-1]["bytes_sent"]["gradients"]
+                sent = np.mean([step["bytes_sent"].get("gradients", 0) + step["bytes_sent"].get("updates", 0) for step in steps])
                 cells.append(f"{reached[0]:.1f} s, {reached[1]} steps" if reached else f"above at {steps[-1]['loss']:.2f}")
-            print(f"{exchange:<12}" + "".join(f"{cell:>26}" for cell in cells) + f"{sent:>24,}", flush=True)
+            print(f"{exchange:<12}" + "".join(f"{cell:>26}" for cell in cells) + f"{sent:>24,.0f}", flush=True)
     if options.out:
         draw(Path(options.out), results, rates)
 

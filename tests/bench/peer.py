@@ -24,7 +24,8 @@ def parse():
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokens", required=True)
     parser.add_argument("--adapter", default="", help="PEFT folder to train")
-    parser.add_argument("--meeting", default="", help="file over which several ranks find each other")
+    parser.add_argument("--meeting", default="", help="where several ranks find each other: file://PATH or tcp://ADDRESS:PORT")
+    parser.add_argument("--power_sgd", type=int, default=0, help="rank of DDP's PowerSGD hook; 0: exact sums (0)")
     for name, default in (("rank", 0), ("ranks", 1), ("threads", 1), ("steps", 40), ("batch", 4), ("length", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rate", type=float, default=3e-4)
@@ -54,6 +55,13 @@ def optimizer_for(model, rate):
     others = [p for p in learning if p.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+
+def compress(model, rank):
+    from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
+
+    state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=rank, start_powerSGD_iter=2)
+    model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
 
 
 def batch_of(ids, step, options):
@@ -92,10 +100,10 @@ def main():
     torch.set_num_threads(options.threads)
     model = load(options).train()
     if options.ranks > 1:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{options.meeting}", rank=options.rank, world_size=options.ranks
-        )
+        dist.init_process_group("gloo", init_method=options.meeting, rank=options.rank, world_size=options.ranks)
         model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        if options.power_sgd:
+            compress(model, options.power_sgd)
     optimizer = optimizer_for(model, options.rate)
     ids, _ = indexed.read(options.tokens)
     losses, seconds = [], []

@@ -171,7 +171,7 @@ def run_peer(folder, ranks, options):
             str(Path(__file__).parent / "peer.py"),
             f"--model={folder}/model",
             f"--tokens={folder}/tokens",
-            f"--meeting={meeting}",
+            f"--meeting=file://{meeting}",
             f"--rank={rank}",
             f"--ranks={ranks}",
             f"--threads={threads}",

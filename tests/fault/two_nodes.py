@@ -1,4 +1,5 @@
-"""Two nodes on one machine: network namespaces with addresses of their own, and a link between them that can be slow.
+"""Two nodes on one machine: network namespaces with addresses of their own, and a link between them that can be slow. Each has half
+of the machine's processors.
 
 Needs root, iproute2 and a kernel that lets namespaces be made; where it has not, TwoNodes.possible() says why.
 """
@@ -13,7 +14,9 @@ AGENT = """#!/bin/sh
 # What mpirun starts instead of ssh: HOST COMMAND...
 host=$1
 shift
-exec ip netns exec "{prefix}${{host##*.}}" /bin/sh -c "$*"
+node=${{host##*.}}
+case $node in {cases} esac
+exec ip netns exec "{prefix}$node" taskset -c "$processors" /bin/sh -c "$*"
 """
 
 
@@ -55,7 +58,8 @@ class TwoNodes:
             if self.rate:
                 self.inside(node, "tc", "qdisc", "add", "dev", "eth1", "root", "tbf", "rate", self.rate, "burst", "64kb", "latency", "200ms")
         agent = self.folder / "agent"
-        agent.write_text(AGENT.format(prefix=self.prefix))
+        cases = " ".join(f"{node}) processors={self.processors(node)};;" for node in (1, 2))
+        agent.write_text(AGENT.format(prefix=self.prefix, cases=cases))
         agent.chmod(0o755)
         return self
 
@@ -69,6 +73,13 @@ class TwoNodes:
 
     def namespace(self, node: int) -> str:
         return f"{self.prefix}{node}"
+
+    @staticmethod
+    def processors(node: int) -> str:
+        """As taskset wants them; one processor is shared."""
+        usable = sorted(os.sched_getaffinity(0))
+        half = max(1, len(usable) // 2)
+        return ",".join(map(str, usable[:half] if node == 1 else usable[-half:]))
 
     def inside(self, node: int, *words: str) -> None:
         run("ip", "netns", "exec", self.namespace(node), *words)
@@ -86,5 +97,11 @@ class TwoNodes:
         }
 
     def popen(self, node: int, words: list[str], **options) -> subprocess.Popen:
-        command = ["ip", "netns", "exec", self.namespace(node), *map(str, words)]
+        command = ["ip", "netns", "exec", self.namespace(node), "taskset", "-c", self.processors(node), *map(str, words)]
         return subprocess.Popen(command, env={**self.environment(), **options.pop("env", {})}, **options)
+
+    def run(self, node: int, words: list[str], **options) -> subprocess.CompletedProcess:
+        """popen(), to its end."""
+        process = self.popen(node, words, **options)
+        output, errors = process.communicate()
+        return subprocess.CompletedProcess(words, process.returncode, output, errors)
