@@ -2,9 +2,15 @@
 
 #include <ATen/ATen.h>
 
+#include "cluster/base/error.h"
 #include "sharding/flat_shard.h"
 
 namespace echelon {
+
+ErrorFeedback::ErrorFeedback(bool between_nodes_only, int64_t exact_steps)
+    : between_nodes_only_(between_nodes_only), exact_steps_(exact_steps) {
+  if (exact_steps < 0) throw Error::recipe("exchange.exact_steps", "is below 0").got(exact_steps);
+}
 
 at::Tensor ErrorFeedback::residual(FlatShard& shard) {
   at::Tensor& residual = residuals_[&shard];
@@ -13,6 +19,7 @@ at::Tensor ErrorFeedback::residual(FlatShard& shard) {
 }
 
 Work ErrorFeedback::reduce(const Reduction& reduction) {
+  if (exact_now_) return exact_->reduce(reduction);
   Reduction whole_step = reduction;
   whole_step.accumulate = false;
   Route route(whole_step, between_nodes_only_);
@@ -27,6 +34,10 @@ Work ErrorFeedback::reduce(const Reduction& reduction) {
   send(whole_step, route, rest);
   zero_padding(reduction.shard, rest);   // codes have no zero: what they left in the padding would weigh on its neighbours
   return {};
+}
+
+int64_t ErrorFeedback::bytes_sent(const FlatShard& shard, const Placement& placement) const {
+  return exact_now_ ? exact_->bytes_sent(shard, placement) : approximate_bytes_sent(shard, placement);
 }
 
 int64_t ErrorFeedback::bytes_kept(const FlatShard& shard, const Placement& placement) const {

@@ -14,14 +14,19 @@ namespace echelon {
 /// once at every ZeRO stage. A single rank, or
 /// node, sends nothing and leaves nothing.
 ///
+/// The first steps of a run are summed exactly: their gradients are the largest, and what an approximation left out of them
+/// would be added to much smaller ones for long.
+///
 /// Memory: elements() gradients for each shard, on every rank.
 /// Sources: Seide et al. 2014 (1-bit SGD); Karimireddy et al. 2019 (error feedback fixes SignSGD).
 class ErrorFeedback : public Exchange {
  public:
   /// `between_nodes_only`: see Route.
-  explicit ErrorFeedback(bool between_nodes_only) : between_nodes_only_(between_nodes_only) {}
+  ErrorFeedback(bool between_nodes_only, int64_t exact_steps);
+  void start(int64_t step) final { exact_now_ = step <= exact_steps_; }
   Work reduce(const Reduction& reduction) final;
   std::map<std::string, at::Tensor> summands(FlatShard& shard) final { return {{"residual", residual(shard)}}; }
+  int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const final;
   int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override;
 
  protected:
@@ -29,12 +34,18 @@ class ErrorFeedback : public Exchange {
   /// `rest`, and overwrites `reduction.owned` with this rank's part of the sum of all ranks' approximations.
   virtual void send(const Reduction& reduction, const Route& route, at::Tensor& rest) = 0;
 
+  /// bytes_sent() of a step that is not summed exactly.
+  virtual int64_t approximate_bytes_sent(const FlatShard& shard, const Placement& placement) const = 0;
+
   bool between_nodes_only() const { return between_nodes_only_; }
 
  private:
   at::Tensor residual(FlatShard& shard);
 
   bool between_nodes_only_;
+  int64_t exact_steps_;
+  bool exact_now_ = false;
+  std::unique_ptr<Exchange> exact_ = exact_exchange();
   std::map<const FlatShard*, at::Tensor> residuals_;
 };
 

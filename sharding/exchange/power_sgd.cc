@@ -62,7 +62,7 @@ at::Tensor orthonormal(const at::Tensor& columns) { return std::get<0>(at::linal
 class LowRankSum : public ErrorFeedback {
  public:
   LowRankSum(const PowerSgd& options, const Seed& seed)
-      : ErrorFeedback(options.between_nodes_only()), options_(options), seed_(seed.with("power_sgd")) {
+      : ErrorFeedback(options.between_nodes_only(), options.exact_steps()), options_(options), seed_(seed.with("power_sgd")) {
     if (options.rank() < 1)
       throw Error::recipe("exchange.rank", "PowerSgd needs a rank of at least 1").got(options.rank());
     for (const PowerSgd::Override& each : options.override()) add(each);
@@ -76,7 +76,14 @@ class LowRankSum : public ErrorFeedback {
     return starts;
   }
 
-  int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
+  int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override {
+    int64_t elements = 0;
+    for (const Matrix& matrix : plan(shard, 0, placement.tp)) elements += matrix.second();
+    return ErrorFeedback::bytes_kept(shard, placement) + elements * placement.element_bytes;
+  }
+
+ protected:
+  int64_t approximate_bytes_sent(const FlatShard& shard, const Placement& placement) const override {
     RouteBytes route(shard, placement, between_nodes_only());
     if (route.senders == 1) return route.inside_nodes + route.gather;
     int64_t elements = 0;
@@ -86,13 +93,6 @@ class LowRankSum : public ErrorFeedback {
     return route.inside_nodes + 2 * (placement.dp - 1) * elements * placement.element_bytes;
   }
 
-  int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override {
-    int64_t elements = 0;
-    for (const Matrix& matrix : plan(shard, 0, placement.tp)) elements += matrix.second();
-    return ErrorFeedback::bytes_kept(shard, placement) + elements * placement.element_bytes;
-  }
-
- protected:
   void send(const Reduction& reduction, const Route&, at::Tensor& rest) override {
     // Products are linear: ranks that hold parts of their node's sum, and zeros, add up to it whatever the route.
     std::vector<Matrix>& matrices = matrices_of(reduction.shard);

@@ -44,16 +44,17 @@ class Signs : public Codec {
 
 class SignSum : public ErrorFeedback {
  public:
-  SignSum(int64_t block, bool between_nodes_only) : ErrorFeedback(between_nodes_only), codec_(block) {
+  SignSum(int64_t block, bool between_nodes_only, int64_t exact_steps)
+      : ErrorFeedback(between_nodes_only, exact_steps), codec_(block) {
     if (block >= 8 && block % 8 == 0) return;
     throw Error::recipe("block", "signs need blocks of a multiple of 8 elements").got(block);
   }
 
-  int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
+ protected:
+  int64_t approximate_bytes_sent(const FlatShard& shard, const Placement& placement) const override {
     return bytes_of_encoded_sum(codec_, shard, placement, between_nodes_only(), /*reductions=*/1);
   }
 
- protected:
   void send(const Reduction& reduction, const Route& route, at::Tensor& rest) override {
     at::Tensor pieces = route.pieces(rest), encoded = codec_.encode(pieces);
     sum_encoded(codec_, encoded, reduction, route);
@@ -69,12 +70,12 @@ class SignSum : public ErrorFeedback {
 }  // namespace
 
 std::unique_ptr<Exchange> sign_exchange(int64_t block, bool between_nodes_only) {
-  return std::make_unique<SignSum>(block, between_nodes_only);
+  return std::make_unique<SignSum>(block, between_nodes_only, /*exact_steps=*/0);
 }
 
 void register_sign(Registry& registry) {
   registry.add<Exchange, Sign>([](const Sign& options, const Exchange::Context&) {
-    return sign_exchange(options.block(), options.between_nodes_only());
+    return std::make_unique<SignSum>(options.block(), options.between_nodes_only(), options.exact_steps());
   });
 }
 

@@ -18,7 +18,7 @@ constexpr int64_t kPlaceBytes = 4;
 
 class TopKSum : public ErrorFeedback {
  public:
-  explicit TopKSum(const TopK& options) : ErrorFeedback(options.between_nodes_only()), options_(options) {
+  explicit TopKSum(const TopK& options) : ErrorFeedback(options.between_nodes_only(), options.exact_steps()), options_(options) {
     if (!(options.fraction() > 0 && options.fraction() <= 1)) {
       throw Error::recipe("exchange.fraction", "TopK sends a share of the elements")
           .got(options.fraction())
@@ -31,14 +31,14 @@ class TopKSum : public ErrorFeedback {
     }
   }
 
-  int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
+ protected:
+  int64_t approximate_bytes_sent(const FlatShard& shard, const Placement& placement) const override {
     RouteBytes route(shard, placement, between_nodes_only());
     int64_t sent = count_of(route.senders * route.piece) * (kPlaceBytes + placement.element_bytes);
     int64_t gather = route.senders == placement.dp ? 0 : route.gather;  // else everybody has heard of everything
     return route.inside_nodes + route.groups * route.senders * (route.senders - 1) * sent + gather;
   }
 
- protected:
   void send(const Reduction& reduction, const Route& route, at::Tensor& rest) override {
     at::Tensor pieces = route.pieces(rest), flat = pieces.reshape({-1}), places = largest(flat);
     at::Tensor mine = at::cat({flat.index_select(0, places).view(at::kByte), places.to(at::kInt).view(at::kByte)});

@@ -21,6 +21,8 @@ EXCHANGES = {
     "PowerSGD": "exchange { [echelon/PowerSgd] { rank: 4 } }",
 }
 
+BATCH = ("batch.global=16", "batch.micro=4")  # two micro-steps on 2 ranks
+
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -38,7 +40,7 @@ def held_out(options, exchange, ranks, stage, folder):
     for seed in range(1, options.seeds + 1):
         recipe = write_recipe(folder, options.steps, seed, EXCHANGES[exchange])
         out = folder / f"{exchange.replace(' ', '-')}-{ranks}-{stage}-{seed}"
-        echelon(options.build, "train", recipe, f"--ranks={ranks}", f"--out={out}", f"sharding.zero={stage}")
+        echelon(options.build, "train", recipe, f"--ranks={ranks}", f"--out={out}", f"sharding.zero={stage}", *BATCH)
         losses.append(read_metrics(out)[1])
     return losses
 

@@ -34,7 +34,7 @@ Recipe one_bit_adam(const std::vector<std::string>& more = {}) {
   return recipe;
 }
 
-const std::vector<std::string> kLossy{"Exact] { wire: BF16 }", "Int8] {}", "Sign] {}", "TopK] { fraction: 0.1 }", "PowerSgd] {}"};
+const std::vector<std::string> kLossy{"Exact] { wire: BF16 }", "Int8] {}", "Sign] { exact_steps: 0 }", "TopK] { fraction: 0.1 exact_steps: 0 }", "PowerSgd] { exact_steps: 0 }"};
 
 std::vector<double> losses_of(const Recipe& recipe, int64_t steps, std::vector<double>* norms = nullptr) {
   Mesh mesh(world(), {.tp = recipe.mesh().tp()});
@@ -65,7 +65,7 @@ std::vector<std::pair<int, int>> layouts() {
 TEST(ExchangeOnRanks, AtFullSizeTakesTheStepsOfExactSums) {
   for (auto [zero, tp] : layouts()) {
     std::vector<double> exact = losses_of(recipe_of("", layout(zero, tp)), 5);
-    for (const char* exchange : {"TopK] { fraction: 1 }", "PowerSgd] { rank: 1000 minimum_saving: 0 }"}) {
+    for (const char* exchange : {"TopK] { fraction: 1 exact_steps: 0 }", "PowerSgd] { rank: 1000 minimum_saving: 0 exact_steps: 0 }"}) {
       SCOPED_TRACE(fmt::format("{} ZeRO-{} tp={}", exchange, zero, tp));
       std::vector<double> losses = losses_of(recipe_of(exchange, layout(zero, tp)), 5);
       for (size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], exact[i], 1e-4 * exact[i]) << "step " << i + 1;
@@ -110,6 +110,24 @@ TEST(ExchangeOnRanks, SendsTheBytesOfThePlan) {
   }
 }
 
+TEST(ExchangeOnRanks, SumsExactlyInItsFirstSteps) {
+  if (world().size() == 1) return;
+  for (const char* exchange : {"Sign] { exact_steps: 2 }", "TopK] { fraction: 0.1 exact_steps: 2 }", "PowerSgd] { exact_steps: 2 }"}) {
+    SCOPED_TRACE(exchange);
+    std::vector<std::string> more = layout(2, tp_beside_dp());
+    std::vector<double> exact = losses_of(recipe_of("", more), 4);
+    Mesh mesh(world(), {.tp = tp_beside_dp()});
+    Trainer trainer(recipe_of(exchange, more), mesh);
+    for (int64_t step = 1; step <= 4; ++step) {
+      Report report = trainer.step(step);
+      int64_t sent = report.bytes_sent[static_cast<int>(Purpose::gradients)];
+      EXPECT_EQ(sent, plan_of(recipe_of(step <= 2 ? "" : exchange, more), world().size()).sent_gradients) << "step " << step;
+      if (step <= 3) EXPECT_EQ(report.loss, exact[step - 1]) << "step " << step;
+      if (step == 4) EXPECT_NE(report.loss, exact[3]);
+    }
+  }
+}
+
 /// What the ranks alone know of every whole tensor, added up in float64. Collective over the trainer's ranks.
 std::map<std::string, at::Tensor> summed(Trainer& trainer, const std::string& what) {
   std::map<std::string, at::Tensor> sums;
@@ -142,7 +160,7 @@ void load(Trainer& trainer, const std::string& folder) {
 }
 
 TEST(ExchangeOnRanks, GoesOnWithTheSameBitsOnTheSameRanks) {
-  for (const char* exchange : {"Sign] {}", "TopK] { fraction: 0.1 }", "PowerSgd] {}", ""}) {
+  for (const char* exchange : {"Sign] { exact_steps: 0 }", "TopK] { fraction: 0.1 exact_steps: 0 }", "PowerSgd] { exact_steps: 0 }", ""}) {
     SCOPED_TRACE(*exchange ? exchange : "OneBitAdam");
     std::vector<std::string> more = layout(3, tp_beside_dp());
     Recipe recipe = *exchange ? recipe_of(exchange, more) : one_bit_adam(more);
@@ -160,7 +178,7 @@ TEST(ExchangeOnRanks, GoesOnWithTheSameBitsOnTheSameRanks) {
 
 TEST(ExchangeOnRanks, KeepsTheSumOfResidualsOnAnyOtherLayout) {
   int tp = tp_beside_dp();
-  Recipe recipe = recipe_of("Sign] {}", layout(2, tp));
+  Recipe recipe = recipe_of("Sign] { exact_steps: 0 }", layout(2, tp));
   Mesh mesh(world(), {.tp = tp});
   Trainer trainer(recipe, mesh);
   for (int64_t step = 1; step <= 3; ++step) trainer.step(step);
@@ -172,7 +190,7 @@ TEST(ExchangeOnRanks, KeepsTheSumOfResidualsOnAnyOtherLayout) {
   for (auto [group, zero, other_tp] : others) {
     SCOPED_TRACE(fmt::format("{} ranks ZeRO-{} tp={}", group->size(), zero, other_tp));
     Mesh other_mesh(*group, {.tp = other_tp});
-    Trainer other(recipe_of("Sign] {}", layout(zero, other_tp)), other_mesh);
+    Trainer other(recipe_of("Sign] { exact_steps: 0 }", layout(zero, other_tp)), other_mesh);
     load(other, folder);
     std::map<std::string, at::Tensor> after = summed(other, "residual");
     for (const auto& [name, sum] : before) {
