@@ -47,10 +47,11 @@ function(echelon_protos out)
   set(${out} ${sources} PARENT_SCOPE)
 endfunction()
 
-# echelon_test(<name> SOURCES ... LINKS ... [LIGHT] [RANKS 1 2 4] [ENVIRONMENT A=B] [LABELS ...])
-# One test executable. With RANKS, it is run under mpirun at each of those sizes; without, directly.
+# echelon_test(<name> SOURCES ... LINKS ... [LIGHT] [RANKS 1 2 4] [ISAS plain avx2] [ENVIRONMENT A=B] [LABELS ...])
+# One test executable. With RANKS, it is run under mpirun at each of those sizes; with ISAS, once for each set of kernels;
+# without, directly.
 function(echelon_test name)
-  cmake_parse_arguments(ARG "LIGHT" "TIMEOUT" "SOURCES;LINKS;RANKS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(ARG "LIGHT" "TIMEOUT" "SOURCES;LINKS;RANKS;ISAS;ENVIRONMENT" ${ARGN})
   set(target "test_${name}")
   add_executable(${target} ${ARG_SOURCES})
   target_link_libraries(${target} PRIVATE ${ARG_LINKS} GTest::gtest GTest::gmock)
@@ -68,6 +69,11 @@ function(echelon_test name)
       add_test(NAME ${name}.ranks${ranks}
                COMMAND "${PROJECT_SOURCE_DIR}/tests/mpirun_test" ${ranks} $<TARGET_FILE:${target}>)
       list(APPEND tests ${name}.ranks${ranks})
+    endforeach()
+  elseif(ARG_ISAS)
+    foreach(isa ${ARG_ISAS})
+      add_test(NAME ${name}.${isa} COMMAND ${CMAKE_COMMAND} -E env ECHELON_ISA=${isa} $<TARGET_FILE:${target}>)
+      list(APPEND tests ${name}.${isa})
     endforeach()
   else()
     add_test(NAME ${name} COMMAND ${target})

@@ -4,12 +4,13 @@
 #include <cstdint>
 #include <optional>
 
+#include "models/activation.h"
+
 namespace echelon {
 
 enum class Norm { layer, rms };
 enum class NormPlace { before, after };      ///< of attention and feed-forward: pre-norm or post-norm
 enum class Positions { learned, rotary };
-enum class Activation { gelu, gelu_tanh, silu, relu };
 
 /// A declarative transformer; a family (models/interchange) fills it in from its config.json.
 struct Architecture {

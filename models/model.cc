@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "comm/autograd.h"
+#include "models/layers/activation.h"
 #include "models/layers/cross_entropy.h"
 
 namespace echelon {

@@ -2,21 +2,9 @@
 
 #include <cmath>
 
-#include <ATen/ATen.h>
-
-#include "cluster/base/error.h"
+#include "models/layers/activation.h"
 
 namespace echelon {
-
-at::Tensor activate(const at::Tensor& x, Activation activation) {
-  switch (activation) {
-    case Activation::gelu: return at::gelu(x);
-    case Activation::gelu_tanh: return at::gelu(x, "tanh");
-    case Activation::silu: return at::silu(x);
-    case Activation::relu: return at::relu(x);
-  }
-  throw Error::internal("activation", "unknown");
-}
 
 namespace {
 
@@ -45,7 +33,7 @@ std::vector<Linear*> FeedForward::linears() {
 
 at::Tensor FeedForward::operator()(const at::Tensor& rows, const Pass& pass) const {
   if (!gate_) return down_(activate(up_(rows, pass), activation_), pass);
-  return down_(activate((*gate_)(rows, pass), activation_) * up_(rows, pass), pass);
+  return down_(activate_gated((*gate_)(rows, pass), up_(rows, pass), activation_), pass);
 }
 
 }  // namespace echelon

@@ -12,8 +12,6 @@
 
 namespace echelon {
 
-at::Tensor activate(const at::Tensor& x, Activation activation);
-
 /// down(activation(up(x))), or down(activation(gate(x)) * up(x)) when gated (Shazeer 2020). Split over `tp` by features.
 class FeedForward {
  public:

@@ -1,0 +1,8 @@
+// Activation functions of feed-forward networks.
+#pragma once
+
+namespace echelon {
+
+enum class Activation { gelu, gelu_tanh, silu, relu };
+
+}  // namespace echelon

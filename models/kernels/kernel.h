@@ -1,0 +1,66 @@
+// How a kernel is declared: one source, compiled once for each instruction set, and a function that calls the right
+// one.
+//
+// A kernel is a source `X_kernel.cc` with a header of its own. Both know pointers, <cstdint>, <cmath>'s C functions and
+// intrinsics only: what a library's template leaves in the object file for the linker to pick would run on processors
+// that it was not compiled for (tests/house looks for such symbols). The header declares
+//
+//     ECHELON_KERNEL(scale, (float* x, int64_t count, float factor), (x, count, factor))
+//
+// inside `namespace echelon`; the source defines
+//
+//     namespace echelon::kernels::ECHELON_ISA_NAME {
+//     void scale(float* x, int64_t count, float factor) { ... }
+//     }
+//
+// and everybody else calls echelon::scale(x, count, factor). Threads are the caller's.
+#pragma once
+
+#if defined(ECHELON_ISA_NAME)
+
+#define ECHELON_KERNEL(name, parameters, arguments) \
+  namespace kernels::ECHELON_ISA_NAME {             \
+  void name parameters;                             \
+  }
+
+#elif defined(__x86_64__)
+
+#include "models/kernels/isa.h"
+
+#define ECHELON_KERNEL(name, parameters, arguments)  \
+  namespace kernels {                                \
+  namespace plain {                                  \
+  void name parameters;                              \
+  }                                                  \
+  namespace avx2 {                                   \
+  void name parameters;                              \
+  }                                                  \
+  namespace avx512 {                                 \
+  void name parameters;                              \
+  }                                                  \
+  namespace avx512_bf16 {                            \
+  void name parameters;                              \
+  }                                                  \
+  }                                                  \
+  inline void name parameters {                      \
+    switch (isa()) {                                 \
+      case Isa::plain:                               \
+        return kernels::plain::name arguments;       \
+      case Isa::avx2:                                \
+        return kernels::avx2::name arguments;        \
+      case Isa::avx512:                              \
+        return kernels::avx512::name arguments;      \
+      case Isa::avx512_bf16:                         \
+        return kernels::avx512_bf16::name arguments; \
+    }                                                \
+  }
+
+#else
+
+#define ECHELON_KERNEL(name, parameters, arguments) \
+  namespace kernels::plain {                        \
+  void name parameters;                             \
+  }                                                 \
+  inline void name parameters { kernels::plain::name arguments; }
+
+#endif
