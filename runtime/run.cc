@@ -10,6 +10,8 @@
 #include "cluster/base/log.h"
 #include "comm/agree.h"
 #include "comm/together.h"
+#include "models/kernels/isa.h"
+#include "models/layers/product_table.h"
 #include "runtime/checkpoint/load.h"
 #include "runtime/checkpoint/save.h"
 #include "runtime/metrics/recorder.h"
@@ -59,6 +61,7 @@ int RunInFolder::run() {
   on_first_rank(mesh_.world(), "run folder", [&] { hold_folder(); return std::string(); });
   on_every_rank(mesh_.world(), "log", [&] { log_to_file(path(fmt::format("log/rank-{:05}.log", mesh_.world().rank()))); });
   EC_LOG(info, "{}, process {}", mesh_.place(), getpid());
+  EC_LOG(info, "kernels for {}; products by {}", name_of(isa()), products_in_words());
   std::string start = on_first_rank(mesh_.world(), "checkpoint to start from", [&] { return find_start(); });
   std::optional<CheckpointReader> reader;
   on_every_rank(mesh_.world(), "open checkpoint", [&] {

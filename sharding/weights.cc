@@ -36,18 +36,14 @@ bool Parameter::trained() const { return shard_->trained(); }
 at::Tensor Parameter::use() const { return trained() ? Use::apply(value_, reinterpret_cast<int64_t>(this)) : value_; }
 
 at::Tensor Parameter::gradient_place(bool& fresh) const {
-  if (shard_->zero().keeps_master()) return {};
   fresh = !std::exchange(has_gradient_, true);
   return shard_->gradient_.narrow(0, offset_, local_.elements()).view(local_.sizes);
 }
 
 void Parameter::add_gradient(const at::Tensor& gradient) const {
-  at::Tensor place = shard_->gradient_.narrow(0, offset_, local_.elements()).view(local_.sizes);
-  if (std::exchange(has_gradient_, true)) {
-    place.add_(gradient);
-  } else {
-    place.copy_(gradient);
-  }
+  bool fresh = false;
+  at::Tensor place = gradient_place(fresh);
+  fresh ? place.copy_(gradient) : place.add_(gradient);
 }
 
 std::vector<const Parameter*> Weights::parameters() const {

@@ -47,8 +47,8 @@ class Parameter {
   at::Tensor use() const;
   /// Adds `gradient` (shape of the local slice) to the flat gradient; the first of a step overwrites it.
   void add_gradient(const at::Tensor& gradient) const;
-  /// The place of this tensor's gradient, for kernels that write it themselves; `fresh` says whether to overwrite.
-  /// Undefined when the dtype of gradients is not that of values.
+  /// The place of this tensor's gradient, for kernels that write it themselves; `fresh` says whether to overwrite. In the
+  /// dtype of gradients, which may be wider than that of values.
   at::Tensor gradient_place(bool& fresh) const;
 
  private:

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "comm/autograd.h"
+#include "models/layers/products.h"
 
 namespace echelon {
 
@@ -15,11 +16,7 @@ namespace {
 void add_weight_gradient(const Parameter& weight, const at::Tensor& gradient, const at::Tensor& x) {
   bool fresh = false;
   at::Tensor place = weight.gradient_place(fresh);
-  if (place.defined()) {
-    at::addmm_out(place, place, gradient.t(), x, fresh ? 0 : 1, 1);
-  } else {
-    weight.add_gradient(at::mm(gradient.t(), x));
-  }
+  add_outer_product(place, fresh, gradient, x);
 }
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -29,14 +26,14 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     if (weight->trained()) context->save_for_backward({x});
     context->saved_data["weight"] = weight_id;
     context->saved_data["bias"] = bias_id;
-    return bias ? at::addmm(bias->value(), x, weight->value().t()) : at::mm(x, weight->value().t());
+    return product_transposed(x, weight->value(), bias ? bias->value() : at::Tensor());
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto* weight = reinterpret_cast<const Parameter*>(context->saved_data["weight"].toInt());
     const auto* bias = reinterpret_cast<const Parameter*>(context->saved_data["bias"].toInt());
     if (weight->trained()) add_weight_gradient(*weight, gradients[0], context->get_saved_variables()[0]);
     if (bias && bias->trained()) bias->add_gradient(gradients[0].sum(0));
-    return {context->needs_input_grad(0) ? at::mm(gradients[0], weight->value()) : at::Tensor(), {}, {}};
+    return {context->needs_input_grad(0) ? product(gradients[0], weight->value()) : at::Tensor(), {}, {}};
   }
 };
 
