@@ -179,10 +179,8 @@ at::Tensor Model::leave_head(const at::Tensor& output) {
   return head_is_tied() ? embeddings_->leave(left) : left;
 }
 
-at::Tensor Model::local_logits(const at::Tensor& rows, const Pass& pass) {
-  at::Tensor x = rows;
-  if (transform_) x = (*transform_norm_)(activate((*transform_)(x, pass), architecture_.activation));
-  return linear(x, *head_weight_, head_bias_);
+at::Tensor Model::head_input(const at::Tensor& rows, const Pass& pass) const {
+  return transform_ ? (*transform_norm_)(activate((*transform_)(rows, pass), architecture_.activation)) : rows;
 }
 
 at::Tensor Model::whole_logits(const at::Tensor& local, const Pass& pass) {
@@ -202,7 +200,8 @@ at::Tensor Model::loss_sum(const Batch& given, const Pass& pass) {
     rows = rows.index_select(0, chosen);
     labels = labels.index_select(0, chosen);
   }
-  at::Tensor loss = cross_entropy_sum(local_logits(rows, pass), labels, first_of_vocabulary(), pass.mesh.tp());
+  at::Tensor loss = head_cross_entropy_sum(head_input(rows, pass), *head_weight_, head_bias_, labels, first_of_vocabulary(),
+                                           pass.mesh.tp());
   return leave_head(loss);
 }
 
@@ -210,7 +209,7 @@ Outputs Model::forward(const Batch& batch, const Pass& pass) {
   at::NoGradGuard no_gradients;
   at::Tensor rows = gather_rows(enter_head(with_extra_tokens(batch, pass.extra_tokens), pass), pass.rows(), pass.mesh.tp(), "head");
   Outputs outputs{.last_hidden_state = without_extra_tokens(rows, pass)};
-  if (head_weight_) outputs.logits = without_extra_tokens(whole_logits(local_logits(rows, pass), pass), pass);
+  if (head_weight_) outputs.logits = without_extra_tokens(whole_logits(linear(head_input(rows, pass), *head_weight_, head_bias_), pass), pass);
   if (pooler_) outputs.pooled = at::tanh((*pooler_)(outputs.last_hidden_state.select(1, 0).contiguous(), pass));
   leave_head(rows);
   return outputs;

@@ -85,8 +85,9 @@ class Model {
   /// [B * (extra + T), …] without the extra rows.
   at::Tensor without_extra_tokens(const at::Tensor& rows, const Pass& pass) const;
   at::Tensor through_layers(at::Tensor rows, const Pass& pass);
-  /// This rank's logits [N, V / tp] of whole rows [N, D].
-  at::Tensor local_logits(const at::Tensor& rows, const Pass& pass);
+  /// What the head's matrix is applied to, of whole rows [N, D].
+  at::Tensor head_input(const at::Tensor& rows, const Pass& pass) const;
+  /// All logits [N, V] from this rank's [N, V / tp].
   at::Tensor whole_logits(const at::Tensor& local, const Pass& pass);
   bool head_is_tied() const { return architecture_.tied && architecture_.head; }
   bool head_keeps_embeddings() const { return head_is_tied() && !embeddings_->trained().empty(); }

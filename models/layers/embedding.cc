@@ -1,9 +1,11 @@
 #include "models/layers/embedding.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "comm/autograd.h"
+#include "models/kernels/add_rows_kernel.h"
 
 namespace echelon {
 
@@ -11,6 +13,24 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 namespace {
+
+template <class T>
+void add_by_kernel(const at::Tensor& table, const at::Tensor& rows, const at::Tensor& ids, const at::Tensor& mute) {
+  const bool* muted = mute.defined() ? mute.const_data_ptr<bool>() : nullptr;
+  at::parallel_for(0, table.size(1), 64, [&](int64_t begin, int64_t end) {
+    add_rows(table.data_ptr<float>(), static_cast<const T*>(rows.const_data_ptr()), ids.const_data_ptr<int64_t>(), muted,
+             ids.numel(), table.size(1), begin, end);
+  });
+}
+
+/// Adds rows [N, D] to the rows `ids` of `table`, but not those whose `mute` is set.
+void add_rows_to(at::Tensor& table, const at::Tensor& rows, const at::Tensor& ids, const at::Tensor& mute) {
+  bool has_kernel = table.is_cpu() && table.scalar_type() == at::kFloat;
+  if (has_kernel && rows.scalar_type() == at::kFloat) return add_by_kernel<float>(table, rows, ids, mute);
+  if (has_kernel && rows.scalar_type() == at::kBFloat16) return add_by_kernel<Bfloat16>(table, rows, ids, mute);
+  at::Tensor loud = mute.defined() ? rows.masked_fill(mute.unsqueeze(1), 0) : rows;
+  table.index_add_(0, ids, loud.to(table.scalar_type()));
+}
 
 /// Lookup of ids - first; ids outside the local rows give zeros.
 struct Lookup : torch::autograd::Function<Lookup> {
@@ -35,14 +55,15 @@ struct Lookup : torch::autograd::Function<Lookup> {
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto* weight = reinterpret_cast<const Parameter*>(context->saved_data["weight"].toInt());
-    at::Tensor gradient = gradients[0];
     auto mute = context->saved_data.find("mute");
-    if (mute != context->saved_data.end()) gradient = gradient.masked_fill(mute->second.toTensor().unsqueeze(1), 0);
     if (weight->trained() && weight->local().sizes[0] > 0) {
-      at::Tensor wide = at::zeros(weight->local().sizes, gradient.options().dtype(weight->shard().zero().options.master));
-      weight->add_gradient(wide.index_add_(0, context->saved_data["ids"].toTensor(), gradient.to(wide.scalar_type())));
+      bool fresh = false;
+      at::Tensor place = weight->gradient_place(fresh);
+      if (fresh) place.zero_();
+      add_rows_to(place, gradients[0].contiguous(), context->saved_data["ids"].toTensor().contiguous(),
+                  mute == context->saved_data.end() ? at::Tensor() : mute->second.toTensor());
     }
-    return {at::zeros({}, gradient.options()), {}, {}, {}};
+    return {at::zeros({}, gradients[0].options()), {}, {}, {}};
   }
 };
 
