@@ -1,11 +1,15 @@
 #include "runtime/build.h"
 
+#include <numeric>
+
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include "cluster/base/error.h"
 #include "cluster/base/registry.h"
+#include "models/kernels/parallel.h"
 #include "runtime/checkpoint/load.h"
+#include "runtime/optimizers/square_sum_kernel.h"
 #include "runtime/sources/token_file.pb.h"
 
 namespace echelon {
@@ -142,14 +146,32 @@ GroupRule ParameterGroups::rule_of(const std::string& parameter) const {
   return {};
 }
 
+namespace {
+
+/// Blocks of a fixed size, summed in order: the result depends on no number of threads.
+template <class Real>
+double square_sum_of(const at::Tensor& flat) {
+  constexpr int64_t kBlock = 16384;
+  const Real* x = flat.const_data_ptr<Real>();
+  std::vector<double> sums((flat.numel() + kBlock - 1) / kBlock);
+  for_blocks(flat.numel(), kBlock, [&](int64_t begin, int64_t end) { square_sum(x + begin, end - begin, &sums[begin / kBlock]); });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+double square_sum_of(const at::Tensor& flat) {
+  if (!flat.is_cpu()) return flat.to(at::kDouble).square().sum().item<double>();
+  return flat.scalar_type() == at::kDouble ? square_sum_of<double>(flat) : square_sum_of<float>(flat);
+}
+
+}  // namespace
+
 double square_norm_of(const std::vector<Owned>& owned, const Mesh& mesh) {
   double sum = 0;
   for (const Owned& each : owned) {
     FlatShard& shard = *each.shard;
     for (const Segment& segment : shard.segments()) {
       if (!shard.counts_on(mesh, !segment.parameter->layout().is_sharded_on("tp"))) continue;
-      at::Tensor gradient = shard.gradient().narrow(0, segment.offset, segment.length).to(at::kDouble);
-      sum += at::dot(gradient, gradient).item<double>();
+      sum += square_sum_of(shard.gradient().narrow(0, segment.offset, segment.length));
     }
   }
   return sum;

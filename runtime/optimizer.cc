@@ -1,14 +1,15 @@
 #include "runtime/optimizer.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
+
+#include "models/kernels/parallel.h"
 
 namespace echelon {
 
 namespace {
 
 // Small enough to share the work of a tiny shard, large enough to pay for a thread.
-constexpr int64_t kGrain = 32768;
+constexpr int64_t kBlock = 32768;
 
 }  // namespace
 
@@ -34,7 +35,7 @@ void Optimizer::step_as(const Owned& owned, const Memory& memory, const Update& 
   for (size_t i = 0; i < segments.size(); ++i) {
     const GroupRule& rule = owned.rules[i];
     double decay = rule.weight_decay.value_or(segments[i].parameter->is_matrix() ? weight_decay() : 0);
-    at::parallel_for(0, segments[i].length, kGrain, [&](int64_t begin, int64_t end) {
+    for_blocks(segments[i].length, kBlock, [&](int64_t begin, int64_t end) {
       int64_t offset = segments[i].offset + begin;
       Stretch<Real> stretch{master + offset, gradient + offset, state, end - begin,
                             update_numbers.learning_rate * rule.learning_rate_factor, decay};

@@ -70,6 +70,24 @@ class Optimizer {
   void step_as(const Owned& owned, const Memory& memory, const Update& update) const;
 };
 
+/// An optimizer whose proto `Options` names rate and decay, and whose update is one template for both precisions:
+/// `template <class Real> void apply(const Stretch<Real>&, const Update&) const` of `Self`.
+template <class Options, class Self>
+class OptimizerWith : public Optimizer {
+ public:
+  explicit OptimizerWith(const Options& options) : options_(options) {}
+  double learning_rate() const override { return options_.learning_rate(); }
+  double weight_decay() const override { return options_.weight_decay(); }
+
+ protected:
+  void update(const Stretch<float>& stretch, const Update& update) const override { self().apply(stretch, update); }
+  void update(const Stretch<double>& stretch, const Update& update) const override { self().apply(stretch, update); }
+  Options options_;
+
+ private:
+  const Self& self() const { return static_cast<const Self&>(*this); }
+};
+
 /// Zeroed state for a shard.
 Owned own(FlatShard& shard, const Optimizer& optimizer, const std::vector<GroupRule>& rules);
 

@@ -57,20 +57,12 @@ class MomentumExchange : public Exchange {
   bool warming_ = true;
 };
 
-class OneBitAdamOptimizer : public Optimizer {
+class OneBitAdamOptimizer : public OptimizerWith<OneBitAdam, OneBitAdamOptimizer> {
  public:
-  explicit OneBitAdamOptimizer(const OneBitAdam& options) : options_(options) {}
-
-  double learning_rate() const override { return options_.learning_rate(); }
-  double weight_decay() const override { return options_.weight_decay(); }
+  using OptimizerWith::OptimizerWith;
   std::unique_ptr<Exchange> exchange() const override { return std::make_unique<MomentumExchange>(options_); }
   std::vector<std::string> state_names() const override { return {"exp_avg", "exp_avg_sq"}; }
 
- protected:
-  void update(const Stretch<float>& stretch, const Update& update) const override { apply(stretch, update); }
-  void update(const Stretch<double>& stretch, const Update& update) const override { apply(stretch, update); }
-
- private:
   template <class Real>
   void apply(const Stretch<Real>& stretch, const Update& update) const {
     bool warming = update.step <= options_.warmup_steps();
@@ -88,6 +80,7 @@ class OneBitAdamOptimizer : public Optimizer {
     }
   }
 
+ private:
   template <class Real>
   void learn_moments(const Stretch<Real>& stretch, const Update& update) const {
     Real beta1 = static_cast<Real>(options_.beta1()), beta2 = static_cast<Real>(options_.beta2());
@@ -105,8 +98,6 @@ class OneBitAdamOptimizer : public Optimizer {
     Real scale = static_cast<Real>(update.gradient_scale), *mean = stretch.state[0];
     for (int64_t i = 0; i < stretch.length; ++i) mean[i] = stretch.gradient[i] * scale;
   }
-
-  OneBitAdam options_;
 };
 
 }  // namespace

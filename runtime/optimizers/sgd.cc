@@ -7,21 +7,13 @@ namespace echelon {
 
 namespace {
 
-class SgdOptimizer : public Optimizer {
+class SgdOptimizer : public OptimizerWith<Sgd, SgdOptimizer> {
  public:
-  explicit SgdOptimizer(const Sgd& options) : options_(options) {}
-
-  double learning_rate() const override { return options_.learning_rate(); }
-  double weight_decay() const override { return options_.weight_decay(); }
+  using OptimizerWith::OptimizerWith;
   std::vector<std::string> state_names() const override {
     return options_.momentum() > 0 ? std::vector<std::string>{"momentum"} : std::vector<std::string>{};
   }
 
- protected:
-  void update(const Stretch<float>& stretch, const Update& update) const override { apply(stretch, update); }
-  void update(const Stretch<double>& stretch, const Update& update) const override { apply(stretch, update); }
-
- private:
   template <class Real>
   void apply(const Stretch<Real>& stretch, const Update& update) const {
     Real rate = static_cast<Real>(stretch.learning_rate), decay = static_cast<Real>(stretch.weight_decay);
@@ -36,8 +28,6 @@ class SgdOptimizer : public Optimizer {
       stretch.master[i] -= rate * direction;
     }
   }
-
-  Sgd options_;
 };
 
 }  // namespace
