@@ -1,6 +1,6 @@
 """The reference step in PyTorch: transformers' GPT-2 with its best documented settings.
 
-Eager on one process, DDP over gloo on several. Trains on the batches that Echelon sees and prints one JSON line of
+Eager on one process, DDP or FSDP2 over gloo on several. Trains on the batches that Echelon sees and prints one JSON line of
 losses and step times.
 """
 
@@ -25,6 +25,7 @@ def parse():
     parser.add_argument("--tokens", required=True)
     parser.add_argument("--adapter", default="", help="PEFT folder to train")
     parser.add_argument("--meeting", default="", help="where several ranks find each other: file://PATH or tcp://ADDRESS:PORT")
+    parser.add_argument("--sharded", action="store_true", help="FSDP2, each block a unit, in place of DDP")
     parser.add_argument("--power_sgd", type=int, default=0, help="rank of DDP's PowerSGD hook; 0: exact sums (0)")
     for name, default in (("rank", 0), ("ranks", 1), ("threads", 1), ("steps", 40), ("batch", 4), ("length", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -57,11 +58,22 @@ def optimizer_for(model, rate):
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
-def compress(model, rank):
-    from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
+def spread(model, options):
+    """The model over the ranks."""
+    if options.sharded:
+        from torch.distributed.fsdp import fully_shard
 
-    state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=rank, start_powerSGD_iter=2)
-    model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+        mesh = dist.init_device_mesh("cpu", (options.ranks,))
+        for block in next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList)):
+            fully_shard(block, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+    model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    if options.power_sgd:
+        from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
+
+        state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=options.power_sgd, start_powerSGD_iter=2)
+        model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    return model
 
 
 def batch_of(ids, step, options):
@@ -101,9 +113,7 @@ def main():
     model = load(options).train()
     if options.ranks > 1:
         dist.init_process_group("gloo", init_method=options.meeting, rank=options.rank, world_size=options.ranks)
-        model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-        if options.power_sgd:
-            compress(model, options.power_sgd)
+        model = spread(model, options)
     optimizer = optimizer_for(model, options.rate)
     ids, _ = indexed.read(options.tokens)
     losses, seconds = [], []

@@ -44,6 +44,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--task", choices=("full", "lora"), default="full", help="what is trained (full)")
     parser.add_argument("--ranks", default="1,2,4", help="numbers of ranks, comma-separated (1,2,4)")
+    parser.add_argument("--peer", choices=("DDP", "FSDP2"), default="DDP", help="PyTorch on several ranks (DDP)")
     parser.add_argument("--rounds", type=int, default=6, help="runs of each side (6)")
     parser.add_argument("--steps", type=int, default=30, help="steps of a run, warm-up included (30)")
     parser.add_argument("--warmup", type=int, default=10, help="first steps of a run that are left out (10)")
@@ -181,6 +182,7 @@ def run_peer(folder, ranks, options):
             f"--rate={RATE}",
             f"--precision={options.precision}",
             *([f"--adapter={folder}/adapter"] if options.task == "lora" else []),
+            *(["--sharded"] if options.peer == "FSDP2" else []),
         ]
         bind = ["taskset", "-c", str(cores[rank])] if 1 < ranks <= len(cores) and threads == 1 else []
         processes.append(
@@ -238,32 +240,33 @@ def compare(folder, ranks, options):
     return np.array(seconds[run_echelon]), np.array(seconds[run_peer]), worst, memory[run_echelon] / memory[run_peer]
 
 
-def report(ranks, ours, theirs, worst, memory):
+def report(ranks, peer, ours, theirs, worst, memory):
     low, middle, high = np.percentile(ours, [25, 50, 75]) * 1000
     peer_low, peer_middle, peer_high = np.percentile(theirs, [25, 50, 75]) * 1000
     crossing = low <= peer_high and peer_low <= high
     print(
-        f"{ranks:>5}  {'eager' if ranks == 1 else 'DDP gloo':<9} {middle:7.1f} [{low:.1f}, {high:.1f}]   "
+        f"{ranks:>5}  {'eager' if ranks == 1 else peer:<9} {middle:7.1f} [{low:.1f}, {high:.1f}]   "
         f"{peer_middle:7.1f} [{peer_low:.1f}, {peer_high:.1f}]   {peer_middle / middle:5.2f}x  "
         f"{'quartiles cross' if crossing else 'counts':<15}  losses within {worst:.0e}  memory {memory:.2f}x",
         flush=True,
     )
 
 
+def processor_name():
+    """As /proc/cpuinfo names it, with its family and model: clouds call them all alike."""
+    facts = {}
+    for line in open("/proc/cpuinfo", encoding="utf-8"):
+        name, _, value = line.partition(":")
+        facts.setdefault(name.strip(), value.strip())
+    return f"{facts.get('model name', '?')} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
+
+
 def describe_machine(options):
     import torch
     import transformers
 
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in open("/proc/cpuinfo", encoding="utf-8")
-            if line.startswith("model name")
-        ),
-        "?",
-    )
     print(
-        f"{model}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}, torch {torch.__version__}, "
+        f"{processor_name()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}"
     )
     print(
@@ -272,17 +275,21 @@ def describe_machine(options):
     )
 
 
-def main():
-    options = parse()
+def refuse_busy_machine(options):
     if os.getloadavg()[0] > 0.3 and not options.busy_ok:
         sys.exit(f"the machine is busy (load {os.getloadavg()[0]:.2f}); wait, or measure all the same with --busy_ok")
+
+
+def main():
+    options = parse()
+    refuse_busy_machine(options)
     describe_machine(options)
     print("ranks  peer      Echelon                    peer                       ratio")
     with tempfile.TemporaryDirectory(prefix="echelon-bench-") as name:
         folder = Path(name)
         write_inputs(folder, options)
         for ranks in map(int, options.ranks.split(",")):
-            report(ranks, *compare(folder, ranks, options))
+            report(ranks, options.peer, *compare(folder, ranks, options))
 
 
 if __name__ == "__main__":
