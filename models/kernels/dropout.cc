@@ -7,27 +7,24 @@
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
 
+#include "models/kernels/dropout_hash.h"
+
 namespace echelon {
 
 namespace {
-
-inline uint32_t finalise(uint32_t x) {
-  x = (x ^ (x >> 16)) * 0x85ebca6bu;
-  x = (x ^ (x >> 13)) * 0xc2b2ae35u;
-  return x ^ (x >> 16);
-}
 
 // One row's decisions, a loop that the compiler vectorises. 1: keep.
 __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 void keep_row(uint32_t* keep, int64_t columns, uint64_t key, uint32_t first_column, uint32_t threshold) {
   uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
   for (int64_t c = 0; c < columns; ++c) {
-    uint32_t hash = finalise((first_column + static_cast<uint32_t>(c)) * 0x9e3779b1u + low);
-    keep[c] = finalise(hash ^ high) >= threshold;
+    keep[c] = dropout_hash(low, high, first_column + static_cast<uint32_t>(c)) >= threshold;
   }
 }
 
 }  // namespace
+
+uint32_t dropped_below(double rate) { return static_cast<uint32_t>(std::min(rate * 0x1.0p32, 0x1.0p32 - 1)); }
 
 at::Tensor keyed_dropout(const at::Tensor& rows, const std::vector<uint64_t>& row_keys, double rate, int64_t first_column) {
   if (rate <= 0) return rows;
@@ -35,7 +32,7 @@ at::Tensor keyed_dropout(const at::Tensor& rows, const std::vector<uint64_t>& ro
   if (!rows.is_cpu()) return keyed_dropout(rows.cpu(), row_keys, rate, first_column).to(rows.device());
   at::Tensor out = at::empty_like(rows);
   int64_t columns = rows.size(1);
-  uint32_t threshold = static_cast<uint32_t>(std::min(rate * 0x1.0p32, 0x1.0p32 - 1));
+  uint32_t threshold = dropped_below(rate);
   AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, rows.scalar_type(), "keyed_dropout", [&] {
     const scalar_t* in = rows.const_data_ptr<scalar_t>();
     scalar_t* to = out.mutable_data_ptr<scalar_t>();

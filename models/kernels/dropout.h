@@ -8,6 +8,9 @@
 
 namespace echelon {
 
+/// An element is dropped if its hash (dropout_hash.h) is below this.
+uint32_t dropped_below(double rate);
+
 /// Zeroes elements of `rows` [R, C] (contiguous) with probability `rate` and scales the rest by 1 / (1 - rate). Element
 /// (r, c) depends on row_keys[r] and first_column + c only. Applied to a gradient it is its own backward.
 /// Source: Srivastava et al. 2014; the hash is two rounds of MurmurHash3's finaliser.
