@@ -17,22 +17,6 @@ struct KeyValueCache {
   at::Tensor attention_mask;    ///< [B, positions], 0: padding of a prompt; undefined: none
 };
 
-struct AttentionOptions {
-  bool causal = false;
-  double scale = 1;
-  double dropout = 0;
-  int64_t past = 0;               ///< query i stands at position past + i
-  at::Tensor key_mask;            ///< [B, keys], 0: not to be looked at; undefined: all
-  std::vector<uint64_t> row_keys; ///< of (b, head, query), for dropout
-};
-
-/// softmax(q kᵀ · scale + masks) v. q [B, H, T, d], k and v [B, K, S, d], each key head serving H / K consecutive query
-/// heads; result [B, H, T, d]. Sources: Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries).
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options);
-
-/// Rotates pairs (i, i + d/2) of x [B, H, T, d] by position · theta^(-2i/d). Source: Su et al. 2021, half-split form.
-at::Tensor rotate(const at::Tensor& x, int64_t first_position, const Architecture& architecture);
-
 /// Projections around attend(); heads are split over `tp`.
 class Attention {
  public:
@@ -49,7 +33,7 @@ class Attention {
   void put_extras_in_front(at::Tensor& keys, at::Tensor& values, const Pass& pass) const;
   at::Tensor key_mask(const Pass& pass, int64_t keys) const;
   void remember(at::Tensor& keys, at::Tensor& values, const Pass& pass) const;
-  std::vector<uint64_t> dropout_keys(const Pass& pass, int64_t local_heads) const;
+  at::Tensor dropout_keys(const Pass& pass, int64_t local_heads) const;
 
   const Architecture& architecture_;
   std::string name_;
