@@ -72,6 +72,12 @@ std::vector<MergeRule> Adapter::merge_rules(const WholeTensors&) const {
   throw Error::input("adapter", "cannot become part of the base's weights").got(peft_config().value("peft_type", ""));
 }
 
+google::protobuf::Any packed(const google::protobuf::Message& options) {
+  google::protobuf::Any any;
+  any.PackFrom(options);
+  return any;
+}
+
 int64_t TargetModule::inputs() const {
   return embedding ? embedding->weight().layout().sizes[0] : linears.front()->weight().layout().sizes[1];
 }

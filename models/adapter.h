@@ -66,6 +66,9 @@ struct PeftType {
   google::protobuf::Any (*options)(const ConfigReader& config);
 };
 
+/// Options as a recipe holds them.
+google::protobuf::Any packed(const google::protobuf::Message& options);
+
 /// A module of the family's own model that adapters can target: a linear, or several of ours stored as one.
 struct TargetModule {
   std::string name;         ///< "transformer.h.0.attn.c_attn"

@@ -136,9 +136,7 @@ google::protobuf::Any bottleneck_of(const ConfigReader& config) {
   options.set_activation(named(config, "activation", &Bottleneck::Activation_Parse, Bottleneck::RELU));
   options.set_scale(config.number("scale", -1e12, 1e12, 1));
   for (int64_t layer : config.sizes("layers_to_transform")) options.add_layers(layer);
-  google::protobuf::Any any;
-  any.PackFrom(options);
-  return any;
+  return packed(options);
 }
 
 }  // namespace

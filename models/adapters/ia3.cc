@@ -12,22 +12,15 @@ namespace echelon {
 
 namespace {
 
-class ScaledInput : public Reparam {
+class Scaled : public Reparam {
  public:
-  explicit ScaledInput(const Parameter& factors) : factors_(factors) {}
-  at::Tensor input(const at::Tensor& x, const Pass&) const override { return x * factors_.use(); }
+  Scaled(const Parameter& factors, bool of_input) : factors_(factors), of_input_(of_input) {}
+  at::Tensor input(const at::Tensor& x, const Pass&) const override { return of_input_ ? x * factors_.use() : x; }
+  at::Tensor output(const at::Tensor& y, const Pass&) const override { return of_input_ ? y : y * factors_.use(); }
 
  private:
   const Parameter& factors_;
-};
-
-class ScaledOutput : public Reparam {
- public:
-  explicit ScaledOutput(const Parameter& factors) : factors_(factors) {}
-  at::Tensor output(const at::Tensor& y, const Pass&) const override { return y * factors_.use(); }
-
- private:
-  const Parameter& factors_;
+  bool of_input_;
 };
 
 class Scaling : public Adapter {
@@ -121,15 +114,15 @@ class Scaling : public Adapter {
   void attach_input(Site& site) {
     Linear& first = *site.module.linears.front();
     Parameter& factors = add_factors(site, first, site.module.inputs(), first.split() == Split::row);
-    scalings_.push_back(std::make_unique<ScaledInput>(factors));
+    scalings_.push_back(std::make_unique<Scaled>(factors, /*of_input=*/true));
     for (Linear* linear : site.module.linears) linear->attach(*scalings_.back());
   }
 
   void attach_outputs(Site& site) {
     for (Linear* linear : site.module.linears) {
       int64_t outputs = linear->weight().layout().sizes[0];
-      scalings_.push_back(
-          std::make_unique<ScaledOutput>(add_factors(site, *linear, outputs, linear->split() == Split::column)));
+      Parameter& factors = add_factors(site, *linear, outputs, linear->split() == Split::column);
+      scalings_.push_back(std::make_unique<Scaled>(factors, /*of_input=*/false));
       linear->attach(*scalings_.back());
     }
   }
@@ -150,9 +143,7 @@ google::protobuf::Any ia3_of(const ConfigReader& config) {
   }
   for (const std::string& each : config.texts("feedforward_modules")) options.add_feed_forward(each);
   for (const std::string& each : config.texts("exclude_modules")) options.add_exclude(each);
-  google::protobuf::Any any;
-  any.PackFrom(options);
-  return any;
+  return packed(options);
 }
 
 }  // namespace

@@ -373,9 +373,7 @@ google::protobuf::Any lora_of(const ConfigReader& config) {
   };
   patterns("rank_pattern", [](Lora::Override& to, const Json& value) { to.set_rank(value.get<int64_t>()); });
   patterns("alpha_pattern", [](Lora::Override& to, const Json& value) { to.set_alpha(value.get<double>()); });
-  google::protobuf::Any any;
-  any.PackFrom(options);
-  return any;
+  return packed(options);
 }
 
 }  // namespace

@@ -79,9 +79,7 @@ google::protobuf::Any prefix_tuning_of(const ConfigReader& config) {
   config.require("prefix_projection", false);
   PrefixTuning options;
   options.set_tokens(config.size("num_virtual_tokens", 20));
-  google::protobuf::Any any;
-  any.PackFrom(options);
-  return any;
+  return packed(options);
 }
 
 }  // namespace

@@ -76,9 +76,7 @@ class Prompt : public Adapter, public ExtraTokens {
 google::protobuf::Any prompt_tuning_of(const ConfigReader& config) {
   PromptTuning options;
   options.set_tokens(config.size("num_virtual_tokens", 20));
-  google::protobuf::Any any;
-  any.PackFrom(options);
-  return any;
+  return packed(options);
 }
 
 }  // namespace
