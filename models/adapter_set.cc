@@ -10,8 +10,9 @@
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
 #include "comm/together.h"
-#include "models/interchange/merge_folder.h"
+#include "models/interchange/base_hash.h"
 #include "models/interchange/stored_form.h"
+#include "models/merged_shards.h"
 
 namespace echelon {
 
@@ -174,15 +175,64 @@ void AdapterSet::refuse_trained_base() const {
   }
 }
 
-std::vector<MergeRule> AdapterSet::merge_rules(const Model& model) const {
-  std::vector<MergeRule> all;
-  for (const Member& member : adapters_) {
+std::vector<MergeRule> AdapterSet::stored_merge_rules(const Model& model) const {
+  return merge_rules(model, [&](const Member& member) {
     std::vector<AdapterTensor> tensors = member.adapter->peft_tensors();
     tensors.insert(tensors.end(), member.beside.begin(), member.beside.end());
-    WholeTensors own = member.folder->read(tensors, model.weights());
-    for (MergeRule& rule : member.adapter->merge_rules(own)) all.push_back(std::move(rule));
+    return member.folder->read(tensors, model.weights());
+  });
+}
+
+std::vector<MergeRule> AdapterSet::merge_rules(const Model& model) const {
+  WholeTensors own;
+  auto holds_own = [](FlatShard& shard) {
+    bool any = std::any_of(shard.parameters().begin(), shard.parameters().end(),
+                           [](const Parameter* parameter) { return !is_own(*parameter); });
+    return any ? shard.master() : at::Tensor();
+  };
+  model.weights().visit_whole(holds_own, [&](const Parameter& parameter, const at::Tensor& whole) {
+    if (!is_own(parameter)) own[parameter.name()] = whole.cpu().clone();
+  });
+  return merge_rules(model, [&](const Member&) { return own; });
+}
+
+std::vector<MergeRule> AdapterSet::merge_rules(const Model& model,
+                                               const std::function<WholeTensors(const Member&)>& values_of) const {
+  const Architecture& a = model.architecture();
+  std::vector<MergeRule> all;
+  for (const Member& member : adapters_) {
+    for (MergeRule& rule : member.adapter->merge_rules(values_of(member))) all.push_back(std::move(rule));
+  }
+  for (const MergeRule& rule : all) {
+    if (!a.tied || !a.head || rule.parameter != model.token_embedding().weight().name()) continue;
+    throw Error::input("adapter",
+                       "changes the embedding, which the head shares: folded in, it would change the head, too");
   }
   return all;
+}
+
+void AdapterSet::fold_into(Model& model) const {
+  MergedShards(model.weights(), /*undoable=*/false).merge(merge_rules(model));
+  for (Linear* linear : model.linears()) linear->detach_all();
+  model.token_embedding().detach_all();
+  for (FlatShard* shard : model.weights().shards()) {
+    if (std::none_of(shard->parameters().begin(), shard->parameters().end(),
+                     [](const Parameter* parameter) { return is_own(*parameter); }))
+      shard->leave_out();
+  }
+}
+
+void AdapterSet::start_anew(Model& model, const Seed& seed) const {
+  DrawnTensors draw(model.weights(), seed);
+  WholeTensors values;
+  for (const Parameter* parameter : model.weights().parameters()) {
+    if (!is_own(*parameter))
+      values[parameter->name()] = draw.read(parameter->name(), Slice::whole(parameter->layout().sizes));
+  }
+  for (const Member& member : adapters_) {
+    for (const auto& [name, value] : member.adapter->derive_values(model)) values[name] = value;
+  }
+  model.weights().assign(values);
 }
 
 std::vector<AdapterTensor> AdapterSet::stored_beside(const Model& model, const Architecture& architecture,

@@ -40,8 +40,17 @@ class AdapterSet {
   /// Errors: Error::input when a folder holds tensors of the base that differ from it: they cannot be folded in and
   /// out.
   void refuse_trained_base() const;
-  /// How all of them, which come from folders, become part of the base. Errors: Error::input.
+  /// How all of them become part of the base, as their tensors are now, the same on every rank. Collective. Errors:
+  /// Error::input.
   std::vector<MergeRule> merge_rules(const Model& model) const;
+  /// The same of adapters that come from folders, for a model that need not be allocated.
+  std::vector<MergeRule> stored_merge_rules(const Model& model) const;
+  /// Folds all of them into what the ranks own of the base, for good, and takes them out of the forward pass, which
+  /// then costs what the base costs. Collective. Errors: Error::input.
+  void fold_into(Model& model) const;
+  /// Gives the adapters' tensors the values that a new run would start from: what has been learnt is lost, unless it
+  /// was merged (MergedShards). Collective.
+  void start_anew(Model& model, const Seed& seed) const;
   /// Writes each adapter as a PEFT folder: `folder` itself, or below it by name where there are several. Collective.
   /// `base` goes into the config. Errors: Error::storage.
   void write(const std::string& folder, Model& model, const std::string& base) const;
@@ -56,6 +65,8 @@ class AdapterSet {
   };
 
   static void attach(const Member& member, Model& model);
+  std::vector<MergeRule> merge_rules(const Model& model,
+                                     const std::function<WholeTensors(const Member&)>& values_of) const;
   /// The model's own tensors that `chooses` picks, as they are stored beside an adapter of this architecture. Errors:
   /// Error::recipe for a part of one.
   std::vector<AdapterTensor> stored_beside(const Model& model, const Architecture& architecture,

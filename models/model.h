@@ -63,6 +63,7 @@ class Model {
   // Where adapters attach; what they attach must outlive the model, and their tensors are added before allocate().
   std::vector<Linear*> linears();
   Embedding& token_embedding() { return *tokens_; }
+  const Embedding& token_embedding() const { return *tokens_; }
   std::vector<std::unique_ptr<Block>>& blocks() { return blocks_; }
   void attach(const ExtraTokens& tokens) { extra_tokens_.push_back(&tokens); }
   /// Keys and values that adapters put in front in every layer.

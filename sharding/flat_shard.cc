@@ -129,7 +129,7 @@ void FlatShard::set_memory(void* memory) {
 }
 
 void FlatShard::gather() {
-  if (empty() || !zero_.shards_values()) return;
+  if (empty() || left_out_ || !zero_.shards_values()) return;
   Call call{.name = name_, .purpose = Purpose::parameters};
   if (shared_values_.defined()) {
     // publish() fenced, and nobody writes before the next optimizer step: no barrier, no copy.

@@ -84,6 +84,9 @@ class FlatShard {
   };
   Extent extent(int dp, int tp) const;
 
+  /// Nobody reads its values any more: it is left out of gathers.
+  void leave_out() { left_out_ = true; }
+
   // What a Unit does with its shards.
   void gather();
   void release();
@@ -106,7 +109,7 @@ class FlatShard {
 
   std::string name_;
   Zero& zero_;
-  bool trained_;
+  bool trained_, left_out_ = false;
   std::vector<Parameter*> parameters_;
   std::vector<Segment> segments_;
   int64_t elements_ = 0, shard_ = 0, replicated_ = 0;

@@ -89,7 +89,7 @@ std::vector<FlatShard*> Weights::trained() const {
 
 void Weights::load(TensorReader& reader) {
   for (FlatShard* shard : shards()) shard->read_owned(shard->master(), reader, "");
-  publish_all(shards());
+  publish(shards());
 }
 
 void Weights::assign(const std::map<std::string, at::Tensor>& whole) {
@@ -106,7 +106,7 @@ void Weights::assign(const std::map<std::string, at::Tensor>& whole) {
       shard->master().narrow(0, segment.offset, segment.length).copy_(values);
     }
   }
-  publish_all(shards());
+  publish(shards());
 }
 
 namespace {
@@ -142,9 +142,9 @@ void Weights::visit_whole(const std::function<at::Tensor(FlatShard&)>& owned,
   }
 }
 
-void Weights::publish() { publish_all(trained()); }
+void Weights::publish() { publish(trained()); }
 
-void Weights::publish_all(const std::vector<FlatShard*>& shards) {
+void Weights::publish(const std::vector<FlatShard*>& shards) {
   for (FlatShard* shard : shards) shard->publish();
   units.front()->zero().mesh.world().barrier({.name = "publish"});
 }

@@ -53,7 +53,6 @@ class Parameter {
 
  private:
   friend class FlatShard;
-class Unit;
   std::string name_;
   Layout layout_;
   Init init_;
@@ -102,11 +101,10 @@ class Weights {
   /// Collective.
   void visit_whole(const std::function<at::Tensor(FlatShard&)>& owned,
                    const std::function<void(const Parameter&, const at::Tensor&)>& visit) const;
-  /// Makes the masters of trained tensors the values of the next forward. Collective; afterwards all ranks may gather.
+  /// Makes the masters of trained tensors, or of these shards, the values of the next forward. Collective; afterwards
+  /// all ranks may gather.
   void publish();
-
- private:
-  void publish_all(const std::vector<FlatShard*>& shards);
+  void publish(const std::vector<FlatShard*>& shards);
 };
 
 /// What `first` does not have comes from `second`.

@@ -17,6 +17,7 @@ DEFINE_string(resume, "auto",
 DEFINE_int32(max_restarts, 3,
              "times that ranks are started again after one failed, from the last checkpoint (0 to 1000)");
 DEFINE_string(adapter, "", "PEFT folder laid over the model");
+DEFINE_bool(merge_adapters, false, "fold the adapters into the weights first: from then on they cost nothing");
 DEFINE_bool(dry_run, false, "print the resolved recipe and what it needs; start nothing");
 DEFINE_bool(trust_dir, false, "accept a run folder that belongs to another user or that anyone may write to");
 DEFINE_int32(ranks, 0, "processes in all (1 to 65536); 0: as many as GPUs are visible, else 1");
@@ -124,14 +125,21 @@ BatchesArguments batches_arguments(const CommandLine& line) {
 }
 
 EvalArguments eval_arguments(const CommandLine& line) {
-  return {.recipe = line.names.at(0), .overrides = line.overrides, .model = required(FLAGS_model, "--model"), .adapter = FLAGS_adapter};
+  return {.recipe = line.names.at(0),
+          .overrides = line.overrides,
+          .model = required(FLAGS_model, "--model"),
+          .adapter = FLAGS_adapter,
+          .merge_adapters = FLAGS_merge_adapters};
 }
 
 ForwardArguments forward_arguments(const CommandLine& line) {
+  if (FLAGS_merge_adapters && FLAGS_gradients)
+    throw Error::usage("--merge_adapters", "leaves no gradients of the adapters").remedy("leave out --gradients");
   return {.model = required(FLAGS_model, "--model"),
           .adapter = FLAGS_adapter,
           .input = required(FLAGS_input, "--input"),
           .output = required(FLAGS_output, "--output"),
+          .merge_adapters = FLAGS_merge_adapters,
           .precision = precision(),
           .gradients = FLAGS_gradients,
           .layout = layout(line.overrides)};
@@ -142,6 +150,7 @@ GenerateArguments generate_arguments(const CommandLine& line) {
   if (text == ids) throw Error::usage("generate", "give either --prompt or --prompt_ids");
   return {.model = required(FLAGS_model, "--model"),
           .adapter = FLAGS_adapter,
+          .merge_adapters = FLAGS_merge_adapters,
           .prompt = FLAGS_prompt,
           .prompt_ids = parse_ids(FLAGS_prompt_ids),
           .max_new_tokens = in_range<int64_t>(FLAGS_max_new_tokens, 1, 1 << 24, "--max_new_tokens"),

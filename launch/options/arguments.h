@@ -43,11 +43,13 @@ struct EvalArguments {
   std::vector<std::string> overrides;
   std::string model;  ///< Hugging Face folder or checkpoint
   std::string adapter;  ///< PEFT folder laid over it; empty: none
+  bool merge_adapters = false;  ///< folded into the weights before the first batch
 };
 EvalArguments eval_arguments(const CommandLine& line);
 
 struct ForwardArguments {
   std::string model, adapter, input, output;
+  bool merge_adapters = false;
   Precision precision = FP32;
   bool gradients = false;
   Recipe layout;  ///< resolved; only mesh and sharding mean something
@@ -56,6 +58,7 @@ ForwardArguments forward_arguments(const CommandLine& line);
 
 struct GenerateArguments {
   std::string model, adapter;
+  bool merge_adapters = false;
   std::string prompt;  ///< text, unless there are prompt_ids
   std::optional<std::vector<int64_t>> prompt_ids;
   int64_t max_new_tokens = 0;

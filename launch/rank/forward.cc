@@ -88,6 +88,7 @@ void forward(const ForwardArguments& arguments, const Group& world) {
   Recipe layout = arguments.layout;
   layout.set_precision(arguments.precision);
   LoadedModel loaded(std::move(source), world, layout, arguments.adapter);
+  if (arguments.merge_adapters) merge_adapters(loaded.model, *loaded.adapters, arguments.model, arguments.adapter);
   NamedTensors tensors = outputs_of(loaded, batch);
   if (arguments.gradients) tensors.merge(gradients_of(loaded, batch));
   if (world.rank() == 0) write_tensors(arguments.output, tensors);

@@ -122,6 +122,7 @@ int run_generate(const CommandLine& line, Session& session) {
   Recipe layout;
   layout.set_precision(arguments.precision);
   LoadedModel loaded(std::move(source), world, layout, arguments.adapter);
+  if (arguments.merge_adapters) merge_adapters(loaded.model, *loaded.adapters, arguments.model, arguments.adapter);
   std::vector<int64_t> ids = generate(loaded.model, loaded.mesh, prompt, options);
   if (world.rank() != 0) return 0;
   std::string text = fmt::format("{}", fmt::join(ids, ","));

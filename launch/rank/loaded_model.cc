@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "comm/together.h"
+#include "models/interchange/base_hash.h"
 #include "runtime/build.h"
 #include "runtime/checkpoint/load.h"
 #include "runtime/trainer.h"
@@ -31,6 +33,17 @@ LoadedModel::LoadedModel(ModelSource given, const Group& world, const Recipe& la
   model.allocate();
   load_weights(model, source, Seed(0));
   adapters->load(model);
+}
+
+void merge_adapters(Model& model, const AdapterSet& adapters, const std::string& base, const std::string& adapter) {
+  if (adapters.empty()) {
+    throw Error::usage("--merge_adapters", "there is no adapter to fold in").remedy("name its folder with --adapter");
+  }
+  on_first_rank(model.weights().units.front()->zero().mesh.world(), adapter, [&] {
+    if (!adapter.empty() && !is_checkpoint(base)) check_base(base, PeftFolder::open(adapter));
+    return std::string();
+  });
+  adapters.fold_into(model);
 }
 
 ModelSource open_folder_or_checkpoint(const std::string& path) {

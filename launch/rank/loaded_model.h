@@ -26,6 +26,10 @@ struct LoadedModel {
   Model model;
 };
 
+/// Folds what --adapter names, or a checkpoint brings, into the weights of `base`. Collective. Errors: Error::usage
+/// when there is no adapter; Error::input when it cannot be folded in or was trained on another base.
+void merge_adapters(Model& model, const AdapterSet& adapters, const std::string& base, const std::string& adapter);
+
 /// A Hugging Face folder or a checkpoint. Errors: Error::input, Error::storage.
 ModelSource open_folder_or_checkpoint(const std::string& path);
 

@@ -14,6 +14,7 @@
 #include "comm/together.h"
 #include "launch/options/installation.h"
 #include "launch/rank/commands.h"
+#include "launch/rank/loaded_model.h"
 #include "runtime/plan.h"
 #include "runtime/recipe/check.h"
 #include "runtime/run.h"
@@ -118,6 +119,7 @@ int run_eval(const CommandLine& line, Session& session) {
   if (!recipe.data().has_validation()) throw Error::recipe("data.validation", "is not given, so there is nothing to evaluate on");
   Mesh mesh(session.world(), mesh_of(recipe, session));
   Trainer trainer(recipe, mesh);
+  if (arguments.merge_adapters) merge_adapters(trainer.model(), trainer.adapters(), arguments.model, arguments.adapter);
   Evaluation evaluation = trainer.evaluate(recipe.evaluate().batches());
   if (session.world().rank() == 0) {
     Json result{{"loss", evaluation.loss}, {"perplexity", std::exp(evaluation.loss)}, {"targets", evaluation.targets},

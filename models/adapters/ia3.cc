@@ -64,7 +64,7 @@ class Scaling : public Adapter {
         rules.push_back({.parameter = linear.weight().name(),
                          .scale = site.scales_input ? factors.unsqueeze(0) : factors.unsqueeze(1)});
         if (!site.scales_input && linear.bias())
-          rules.push_back({.parameter = linear.bias()->name(), .scale = factors});
+          rules.push_back({.parameter = linear.bias()->name(), .scale = factors.unsqueeze(1)});
       }
     }
     return rules;

@@ -250,24 +250,32 @@ WholeTensors LowRank::derive_values(Model& model) {
   return values;
 }
 
+/// scale left[rows] right[:, columns] of the part of a matrix that is asked for.
+std::function<at::Tensor(const Slice&)> product_of(const at::Tensor& left, const at::Tensor& right, double scale) {
+  return [=](const Slice& part) {
+    return ordered_product(left.narrow(0, part.offsets[0], part.sizes[0]),
+                           right.narrow(1, part.offsets[1], part.sizes[1])) *
+           scale;
+  };
+}
+
 std::vector<MergeRule> LowRank::merge_rules(const WholeTensors& own) const {
   std::vector<MergeRule> rules;
+  // What starts from the base is folded in as plain LoRA of twice the rank, as it is written out.
+  auto with_start = [&](const std::string& name, int dim, double sign) {
+    auto start = own.find(name + "_start");
+    return start == own.end() ? own.at(name) : at::cat({own.at(name), start->second * sign}, dim);
+  };
   for (const Site& site : sites_) {
     if (site.module.embedding) {
-      at::Tensor a = own.at(site.a), b = own.at(site.b);
       rules.push_back({.parameter = site.module.embedding->weight().name(),
-                       .shift = [=, scale = site.scale](int64_t row, int64_t rows) {
-                         return ordered_product(a.narrow(0, row, rows), b.t()) * scale;
-                       }});
+                       .shift = product_of(own.at(site.a), own.at(site.b).t(), site.scale)});
       continue;
     }
-    at::Tensor a = own.at(site.a);
+    at::Tensor a = with_start(site.a, 0, 1);
     for (size_t i = 0; i < site.linears.size(); ++i) {
-      at::Tensor b = own.at(site.linears[i]->name());
-      MergeRule rule{.parameter = site.module.linears[i]->weight().name()};
-      rule.shift = [=, scale = site.scale](int64_t row, int64_t rows) {
-        return ordered_product(b.narrow(0, row, rows), a) * scale;
-      };
+      MergeRule rule{.parameter = site.module.linears[i]->weight().name(),
+                     .shift = product_of(with_start(site.linears[i]->name(), 1, -1), a, site.scale)};
       if (options_.dora())
         rule.row_lengths =
             own.at(tensor(site.module.linears[i]->name(), "lora_magnitude_vector")).to(at::kDouble).unsqueeze(1);

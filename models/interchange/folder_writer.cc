@@ -102,7 +102,8 @@ class FolderWriter {
 
   // Nothing may throw here: the other ranks are in the next tensor's collective.
   void visit(const Parameter& parameter, const at::Tensor& whole) {
-    if (failure_) return;
+    // What an adapter adds has been folded in, or has a folder of its own.
+    if (failure_ || parameter.name().starts_with("adapters.")) return;
     try {
       for (const TensorPlace& place : form_.places(parameter.name())) {
         size_t shard = plan_.shard_of.at(place.name);

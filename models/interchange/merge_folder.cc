@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <list>
 #include <optional>
+#include <span>
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -12,8 +14,9 @@
 #include "comm/session.h"
 #include "comm/together.h"
 #include "models/adapter_set.h"
-#include "models/interchange/config_writer.h"
+#include "models/interchange/base_hash.h"
 #include "models/interchange/folder_reader.h"
+#include "models/interchange/mapped_pages.h"
 #include "models/interchange/residue_codec.h"
 #include "models/interchange/staged_folder.h"
 #include "models/interchange/tokenizer_files.h"
@@ -23,50 +26,45 @@ namespace echelon {
 namespace {
 
 constexpr const char* kRecord = "merge_record.safetensors";
-constexpr int64_t kElementsAtOnce = 1 << 20;
 
 using Bytes = std::vector<std::byte>;
 
-/// Bytes by name, written as one safetensors file of U8 tensors and others.
-struct RecordTensors {
-  std::map<std::string, std::pair<TensorEntry, Bytes>> tensors;
-
-  void put(const std::string& name, DType dtype, std::vector<int64_t> shape, const void* data, size_t size) {
-    const auto* bytes = static_cast<const std::byte*>(data);
-    tensors[name] = {{.name = name, .dtype = dtype, .shape = std::move(shape)}, Bytes(bytes, bytes + size)};
+/// Tensors by name, written as one safetensors file.
+class RecordTensors {
+ public:
+  void put(const std::string& name, DType dtype, std::vector<int64_t> shape, Bytes bytes) {
+    const Bytes& kept = owned_.emplace_back(std::move(bytes));
+    tensors_[name] = {{.name = name, .dtype = dtype, .shape = std::move(shape)}, std::span(kept)};
   }
+  /// `file` must outlive this.
   void put_all(const SafetensorsFile& file, const std::string& prefix) {
-    for (const TensorEntry& entry : file.entries())
-      put(prefix + entry.name, entry.dtype, entry.shape, file.data(entry), entry.size());
+    for (const TensorEntry& entry : file.entries()) {
+      std::string name = prefix + entry.name;
+      tensors_[name] = {{.name = name, .dtype = entry.dtype, .shape = entry.shape},
+                        std::span(file.data(entry), entry.size())};
+    }
   }
   void write(const std::string& path, const std::map<std::string, std::string>& metadata) const {
     std::vector<TensorEntry> entries;
-    for (const auto& [name, tensor] : tensors) entries.push_back(tensor.first);
+    for (const auto& [name, tensor] : tensors_) entries.push_back(tensor.first);
     SafetensorsWriter writer(path, entries, metadata);
-    for (const auto& [name, tensor] : tensors) writer.write(name, tensor.second.data(), tensor.second.size());
+    for (const auto& [name, tensor] : tensors_) {
+      writer.write(name, tensor.second.data(), tensor.second.size());
+    }
     writer.finish();
   }
+
+ private:
+  std::map<std::string, std::pair<TensorEntry, std::span<const std::byte>>> tensors_;
+  std::list<Bytes> owned_;
 };
 
 /// The rules of an adapter by the names of stored tensors, with the place of each rule's part in it.
 class StoredRules {
  public:
-  /// Declares the model to find out what the adapter targets; nothing is allocated.
   StoredRules(const ModelFolder& folder, const ModelSource& source, AdapterSource adapter, const Registry& registry)
-      : session_(Session::alone()),
-        mesh_(session_.world(), {}),
-        zero_(mesh_, {}),
-        model_(source.architecture, zero_),
-        adapters_(registry, family_of(source), {std::move(adapter)}, {}) {
-    adapters_.attach(model_);
-    adapters_.refuse_trained_base();
-    rules_ = adapters_.merge_rules(model_);
+      : rules_(rules_of_folder(std::move(adapter), source, registry)) {
     for (const MergeRule& rule : rules_) {
-      if (source.architecture.tied && source.architecture.head &&
-          rule.parameter == model_.token_embedding().weight().name()) {
-        throw Error::input("adapter",
-                           "changes the embedding, which the head shares: folded in, it would change the head, too");
-      }
       for (const TensorPlace& place : family_of(source).places(rule.parameter)) {
         if (const TensorEntry* entry = folder.find(place.name)) by_name_[entry->name].push_back({place, &rule});
       }
@@ -83,11 +81,19 @@ class StoredRules {
   }
 
  private:
-  Session session_;
-  Mesh mesh_;
-  Zero zero_;
-  Model model_;
-  AdapterSet adapters_;
+  /// Declares the model to find out what the adapter targets; nothing is allocated.
+  static std::vector<MergeRule> rules_of_folder(AdapterSource adapter, const ModelSource& source,
+                                                const Registry& registry) {
+    Session session = Session::alone();
+    Mesh mesh(session.world(), {});
+    Zero zero(mesh, {});
+    Model model(source.architecture, zero);
+    AdapterSet adapters(registry, family_of(source), {std::move(adapter)}, {});
+    adapters.attach(model);
+    adapters.refuse_trained_base();
+    return adapters.stored_merge_rules(model);
+  }
+
   std::vector<MergeRule> rules_;
   std::map<std::string, std::vector<Part>> by_name_;  // of stored tensors
 };
@@ -102,66 +108,61 @@ std::string hash_of(const at::Tensor& values) {
   return hash_bytes({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()});
 }
 
-/// The part of a stored tensor as our matrix [out, in] or vector, a view.
+/// The part of a stored tensor as our matrix [out, in], or as a vector of one column; a view.
 at::Tensor part_of(const at::Tensor& stored, const TensorPlace& place) {
   int64_t length = stored.size(-1) / place.parts;
   at::Tensor part = stored.narrow(-1, place.part * length, length);
+  if (part.dim() == 1) return part.unsqueeze(1);
   return place.transposed ? part.t() : part;
 }
 
-int64_t rows_at_once(const at::Tensor& matrix) {
-  return std::max<int64_t>(1, kElementsAtOnce / std::max<int64_t>(1, matrix.numel() / matrix.size(0)));
-}
-
+/// Calls `change` with some rows after the other, and where they stand in `matrix`.
 template <class Change>
 void by_rows(const at::Tensor& matrix, const Change& change) {
-  int64_t step = rows_at_once(matrix);
-  for (int64_t row = 0; row < matrix.size(0); row += step) change(row, std::min(step, matrix.size(0) - row));
+  int64_t step = rows_at_once(matrix.size(1));
+  for (int64_t row = 0; row < matrix.size(0); row += step) {
+    int64_t rows = std::min(step, matrix.size(0) - row);
+    change(matrix.narrow(0, row, rows), Slice{{row, 0}, {rows, matrix.size(1)}});
+  }
 }
 
 /// Folds one rule into its part of `stored`; the residue, and the scale that depended on W, go into the record.
 void merge_part(const at::Tensor& stored, const StoredRules::Part& part, RecordTensors& record) {
-  at::Tensor matrix = part_of(stored, part.place);
-  std::vector<at::Tensor> residues, scales;
-  by_rows(matrix, [&](int64_t row, int64_t rows) {
-    at::Tensor exact = matrix.narrow(0, row, rows).contiguous(), scale;
-    at::Tensor merged = part.rule->merged(exact, row, &scale).to(exact.scalar_type());
-    if (!at::isfinite(merged).all().item<bool>() && at::isfinite(exact).all().item<bool>()) {
-      throw Error::numerics(part.rule->parameter, "leaves the range of its dtype when the adapter is folded in");
-    }
+  ResiduePacker residue;
+  std::vector<at::Tensor> scales;
+  by_rows(part_of(stored, part.place), [&](const at::Tensor& rows, const Slice& where) {
+    at::Tensor scale;
+    if (!fold_in(*part.rule, rows, where, &scale, &residue)) throw leaves_range(part.rule->parameter);
     if (scale.defined()) scales.push_back(scale);
-    at::Tensor restored = part.rule->restored(merged, row, scale).to(exact.scalar_type());
-    residues.push_back(residue_of(exact, restored).reshape({-1}));
-    matrix.narrow(0, row, rows).copy_(merged);
   });
   std::string where = part.place.name + "/" + part.rule->parameter;
-  Bytes packed = pack_residue(at::cat(residues));
-  record.put("residue." + where, DType::U8, {static_cast<int64_t>(packed.size())}, packed.data(), packed.size());
+  Bytes packed = residue.finish();
+  auto size = static_cast<int64_t>(packed.size());
+  record.put("residue." + where, DType::U8, {size}, std::move(packed));
   if (scales.empty()) return;
   at::Tensor scale = at::cat(scales).contiguous();
-  record.put("scale." + where, DType::F64, scale.sizes().vec(), scale.const_data_ptr(), scale.nbytes());
+  const auto* bytes = static_cast<const std::byte*>(scale.const_data_ptr());
+  record.put("scale." + where, DType::F64, scale.sizes().vec(), Bytes(bytes, bytes + scale.nbytes()));
 }
 
 void restore_part(const at::Tensor& stored, const StoredRules::Part& part, const SafetensorsFile& record,
                   const std::string& place) {
   at::Tensor matrix = part_of(stored, part.place), scale;
-  std::string where = part.place.name + "/" + part.rule->parameter;
-  const TensorEntry& packed = record.at("residue." + where);
-  at::Tensor residue = unpack_residue(record.data(packed), packed.size(), matrix.numel(), place);
+  std::string name = part.place.name + "/" + part.rule->parameter;
+  const TensorEntry& packed = record.at("residue." + name);
+  ResidueUnpacker residue(record.data(packed), packed.size(), place);
   if (part.rule->row_lengths.defined()) {
-    const TensorEntry& entry = record.at("scale." + where);
+    const TensorEntry& entry = record.at("scale." + name);
     if (entry.shape != std::vector<int64_t>{matrix.size(0), 1} || entry.dtype != DType::F64)
       throw Error::input(place, "a scale has the wrong shape");
     scale = tensor_of(entry, record.data(entry), place);
   }
-  int64_t width = matrix.numel() / matrix.size(0);
-  by_rows(matrix, [&](int64_t row, int64_t rows) {
-    at::Tensor merged = matrix.narrow(0, row, rows).contiguous();
-    at::Tensor used = scale.defined() ? scale.narrow(0, row, rows) : scale;
-    at::Tensor rounded = part.rule->restored(merged, row, used).to(merged.scalar_type());
-    at::Tensor exact = apply_residue(rounded, residue.narrow(0, row * width, rows * width).view(rounded.sizes()));
-    matrix.narrow(0, row, rows).copy_(exact);
+  by_rows(matrix, [&](const at::Tensor& rows, const Slice& where) {
+    at::Tensor used = scale.defined() ? scale.narrow(0, where.offsets[0], where.sizes[0]) : scale;
+    take_out(*part.rule, rows, where, used, residue.next(rows.numel()));
   });
+  residue.finish();
+  forget_pages(record.data(packed), packed.size());
 }
 
 /// Copies a model folder file by file, each rank its share, and lets `change` see every tensor that has rules.
@@ -191,9 +192,11 @@ class FolderCopy {
       const auto* parts = rules_.find(entry.name);
       if (!parts) {
         writer.write(entry.name, file.data(entry), entry.size());
+        forget_pages(file.data(entry), entry.size());
         continue;
       }
       at::Tensor values = tensor_of(entry, file.data(entry), place);
+      forget_pages(file.data(entry), entry.size());
       change(entry, values, *parts);
       writer.write(entry.name, values.const_data_ptr(), values.nbytes());
     }
@@ -217,13 +220,6 @@ class FolderCopy {
 
 std::string part_file(int rank) { return fmt::format("merge_record-{}.safetensors", rank); }
 
-void check_base(const std::string& base, const PeftFolder& adapter) {
-  std::string hash = adapter.config().text("echelon_base_hash", "");
-  if (hash.empty() || hash == hash_of_model(base)) return;
-  throw Error::input(adapter.path(), "was trained on another base than " + base)
-      .remedy("name the model in its base_model_name_or_path");
-}
-
 Json parse_hashes(const SafetensorsFile& record, const std::string& key, const std::string& place) {
   auto found = record.metadata().find(key);
   if (found == record.metadata().end()) throw Error::input(place, fmt::format("does not say {}", key));
@@ -231,16 +227,6 @@ Json parse_hashes(const SafetensorsFile& record, const std::string& key, const s
 }
 
 }  // namespace
-
-std::string hash_of_model(const std::string& folder) {
-  ModelFolder model = ModelFolder::open(folder);
-  std::string text;
-  for (const TensorEntry* entry : model.tensors().entries()) {
-    text += fmt::format("{} {} [{}] {}\n", entry->name, dtype_name(entry->dtype), fmt::join(entry->shape, ","),
-                        hash_bytes({model.tensors().data(*entry), entry->size()}));
-  }
-  return hash_bytes(std::as_bytes(std::span(text)));
-}
 
 void merge_folder(const std::string& base, const std::string& adapter, const std::string& out, const Registry& registry,
                   const Group& world) {
@@ -268,11 +254,12 @@ void merge_folder(const std::string& base, const std::string& adapter, const std
                {{"base", dump_json(base_hashes)}, {"merged", dump_json(merged_hashes)}});
   });
   on_first_rank(world, out, [&] {
+    std::list<SafetensorsFile> parts;
     RecordTensors record;
     Json base_hashes = Json::object(), merged_hashes = Json::object();
     for (int rank = 0; rank < world.size(); ++rank) {
       std::string path = staged.path(part_file(rank));
-      SafetensorsFile part = SafetensorsFile::open(path);
+      const SafetensorsFile& part = parts.emplace_back(SafetensorsFile::open(path));
       record.put_all(part, "");
       base_hashes.update(parse_hashes(part, "base", path));
       merged_hashes.update(parse_hashes(part, "merged", path));

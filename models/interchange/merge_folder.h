@@ -20,7 +20,4 @@ void merge_folder(const std::string& base, const std::string& adapter, const std
 /// changed since; Error::storage.
 void unmerge_folder(const std::string& merged, const std::string& out, const Registry& registry, const Group& world);
 
-/// One hash of a folder's tensors: their names, dtypes, shapes and bytes, in the order of names.
-std::string hash_of_model(const std::string& folder);
-
 }  // namespace echelon

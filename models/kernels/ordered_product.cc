@@ -26,15 +26,19 @@ at::Tensor ordered_product(const at::Tensor& left, const at::Tensor& right) {
 }
 
 at::Tensor ordered_row_lengths(const at::Tensor& matrix) {
-  at::Tensor wide = matrix.to(at::kDouble).contiguous();
-  int64_t columns = wide.size(1);
-  at::Tensor lengths = at::empty({wide.size(0), 1}, at::kDouble);
-  const double* values = wide.const_data_ptr<double>();
+  return ordered_row_lengths_of_squares(matrix.to(at::kDouble).square());
+}
+
+at::Tensor ordered_row_lengths_of_squares(const at::Tensor& squares) {
+  at::Tensor rows = squares.contiguous();
+  int64_t columns = rows.size(1);
+  at::Tensor lengths = at::empty({rows.size(0), 1}, at::kDouble);
+  const double* values = rows.const_data_ptr<double>();
   double* out = lengths.data_ptr<double>();
-  at::parallel_for(0, wide.size(0), 64, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, rows.size(0), 64, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       double sum = 0;
-      for (int64_t j = 0; j < columns; ++j) sum += values[i * columns + j] * values[i * columns + j];
+      for (int64_t j = 0; j < columns; ++j) sum += values[i * columns + j];
       out[i] = std::sqrt(sum);
     }
   });

@@ -12,5 +12,7 @@ at::Tensor ordered_product(const at::Tensor& left, const at::Tensor& right);
 
 /// The Euclidean lengths of the rows of `matrix` [n, m] in float64, each summed in the order of m. Result [n, 1].
 at::Tensor ordered_row_lengths(const at::Tensor& matrix);
+/// The same of a matrix of which `squares` [n, m], float64, has the squares.
+at::Tensor ordered_row_lengths_of_squares(const at::Tensor& squares);
 
 }  // namespace echelon

@@ -28,6 +28,7 @@ class Embedding {
   const Parameter& weight() const { return *weight_; }
   /// `reparam` must outlive this.
   void attach(const EmbeddingReparam& reparam) { reparams_.push_back(&reparam); }
+  void detach_all() { reparams_.clear(); }
 
  private:
   std::string name_;

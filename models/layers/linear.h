@@ -40,6 +40,7 @@ class Linear {
   const Parameter* bias() const { return bias_; }
   /// `reparam` must outlive this.
   void attach(const Reparam& reparam) { reparams_.push_back(&reparam); }
+  void detach_all() { reparams_.clear(); }
 
  private:
   std::string name_;

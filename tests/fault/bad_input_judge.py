@@ -159,6 +159,9 @@ def adapters(judge: Judge) -> None:
     load("tensor of the adapter misshapen", r"wrong shape", {**tensors, first: torch.ones(3, 3)})
     load("adapter rank above the matrix", r"rank|shape", tensors, r=4000)
     judge.expect("merging onto another base", 4, r"another base", "merge", f"--model={base}", f"--adapter={other_base(judge, good)}", f"--out={merged}")
+    forward = ("generate", f"--model={base}", "--prompt_ids=1,2", "--merge_adapters")
+    judge.expect("merging no adapter", 2, r"there is no adapter to fold in", *forward)
+    judge.expect("merging onto shards of another base", 4, r"another base", *forward, f"--adapter={other_base(judge, good)}")
     judge.expect("unmerging what was not merged", 4, r"was not merged", "unmerge", f"--model={base}", f"--out={merged}")
     subprocess.run([f"{judge.build}/bin/echelon", "merge", f"--model={base}", f"--adapter={good}", f"--out={merged}"], check=True)
     changed = load_file(merged / "model.safetensors")
@@ -169,7 +172,7 @@ def adapters(judge: Judge) -> None:
 
 def other_base(judge: Judge, good: Path) -> Path:
     folder = judge.work / "of_another_base"
-    shutil.copytree(good, folder)
+    shutil.copytree(good, folder, dirs_exist_ok=True)
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "echelon_base_hash": "0" * 32}))
     return folder

@@ -6,6 +6,8 @@
 //                                    4000},
 //                                    {"do": "copy_adapter", "model": DIR, "adapter": DIR, "out": DIR},
 //                                    {"do": "merge", "model": DIR, "adapter": DIR, "out": DIR, "back": DIR, "dp": 2},
+//                                    {"do": "merge_shards", "model": DIR, "adapter": DIR, "out": DIR, "dp": 2, "tp":
+//                                    2},
 //                                    {"do": "generate", "model": DIR, "prompt": [1, 2], "max_new_tokens": 9, "tp": 2},
 //                                    …]
 //
@@ -41,6 +43,7 @@ void run_forward_job(const Json& job, const Group& world) {
            .adapter = job.value("adapter", ""),
            .input = job.at("input"),
            .output = job.at("output"),
+           .merge_adapters = job.value("merge_adapters", false),
            .precision = job.value("bf16", false) ? BF16 : FP32,
            .gradients = job.value("gradients", false),
            .layout = layout_of(job)},
@@ -66,6 +69,12 @@ void run_merge_job(const Json& job, const Group& world) {
   unmerge_folder(job.at("out"), job.at("back"), registry, world);
 }
 
+void run_merge_shards_job(const Json& job, const Group& world) {
+  LoadedModel loaded(open_model(job.at("model")), world, layout_of(job), job.at("adapter"));
+  loaded.adapters->fold_into(loaded.model);
+  write_model_folder(job.at("out"), loaded.model, loaded.source.config);
+}
+
 std::vector<int64_t> run_generate_job(const Json& job, const Group& world) {
   LoadedModel loaded(open_model(job.at("model")), world, layout_of(job), job.value("adapter", ""));
   return generate(loaded.model, loaded.mesh, job.at("prompt"),
@@ -83,6 +92,7 @@ Json run(const Json& job) {
     if (what == "copy") run_copy_job(job, world);
     if (what == "copy_adapter") run_copy_adapter_job(job, world);
     if (what == "merge") run_merge_job(job, world);
+    if (what == "merge_shards") run_merge_shards_job(job, world);
     if (what != "generate") return;
     std::vector<int64_t> ids = run_generate_job(job, world);
     if (world.rank() == 0) result["ids"] = ids;

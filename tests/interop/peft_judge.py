@@ -4,7 +4,7 @@
 
 For each pair of method and family: outputs of the adapted model within 2e-5; the folder that is written back holds the same
 tensors, and PEFT, given it, computes the same again. Where PEFT can merge: transformers computes the same from our merged folder,
-the same bytes on any number of ranks, and unmerging gives back the base's bytes.
+the same bytes on any number of ranks, on files and on the shards of a live model, and unmerging gives back the base's bytes.
 """
 
 import os
@@ -25,6 +25,7 @@ MODULES = {
     "bert": ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
 }
 NORMS = {"gpt2": ["ln_1"], "llama": ["input_layernorm"], "bert": ["LayerNorm"]}
+PREFIX = {"gpt2": "transformer.", "llama": "model.", "bert": "bert."}
 EMBEDDING = {"gpt2": "wte", "llama": "embed_tokens", "bert": "word_embeddings"}
 
 
@@ -102,6 +103,10 @@ def read_bytes(folder, name):
         return file.read()
 
 
+def same_bytes(a, b):
+    return a.shape == b.shape and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
 class Case:
     def __init__(self, tiny, method, folder):
         self.name = f"{method} on {tiny.name}"
@@ -128,10 +133,17 @@ class Case:
         common = {"model": self.tiny.folder, "adapter": self.stem}
         merge = common | {"do": "merge"}
         merges = [merge | {"out": f"{self.stem}.merged{n}", "back": f"{self.stem}.back{n}", "dp": n} for n in (1, 3)]
+        merges.append(common | {"do": "merge_shards", "out": f"{self.stem}.live"} | self.tiny.layout())
         return (merges if self.merges() else []) + [
             common | {"do": "forward", "input": self.stem + ".in", "output": self.stem + ".out"} | self.tiny.layout(),
             common | {"do": "copy_adapter", "out": self.stem + ".copy"} | self.tiny.layout(),
         ]
+
+    def tensors(self, folder):
+        """Of a model folder, by their names without the prefix of the family, which a bare model may lack."""
+        files = [name for name in os.listdir(folder) if name.startswith("model") and name.endswith(".safetensors")]
+        tensors = (load_file(os.path.join(folder, name)) for name in files)
+        return {name.removeprefix(PREFIX[self.tiny.family]): values for each in tensors for name, values in each.items()}
 
     def merge_verdict(self):
         if not self.merges():
@@ -140,6 +152,10 @@ class Case:
         for name in os.listdir(self.stem + ".merged1"):
             if read_bytes(self.stem + ".merged1", name) != read_bytes(self.stem + ".merged3", name):
                 wrong.append(f"merged {name} depends on ranks")
+        expected, live = (self.tensors(self.stem + suffix) for suffix in (".merged1", ".live"))
+        both = expected.keys() & live.keys()
+        wrong += [f"{name} merged onto shards is not that of the folder" for name in both if not same_bytes(live[name], expected[name])]
+        wrong += [] if len(both) > len(expected) / 2 else ["merged onto shards, tensors have other names"]
         for name in os.listdir(self.tiny.folder):
             if read_bytes(self.tiny.folder, name) != read_bytes(self.stem + ".back3", name):
                 wrong.append(f"unmerging does not give {name} back")

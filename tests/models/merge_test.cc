@@ -32,26 +32,31 @@ at::Tensor awkward(const Seed& seed, at::ScalarType dtype) {
 MergeRule low_rank(const Seed& seed, double deviation) {
   at::Tensor a = draw(seed.with("a"), {kRank, kColumns}, deviation),
              b = draw(seed.with("b"), {kRows, kRank}, deviation);
-  return {.parameter = "w",
-          .shift = [=](int64_t row, int64_t rows) { return ordered_product(b.narrow(0, row, rows), a) * 2.0; }};
+  return {.parameter = "w", .shift = [=](const Slice& part) {
+            at::Tensor left = b.narrow(0, part.offsets[0], part.sizes[0]);
+            return ordered_product(left, a.narrow(1, part.offsets[1], part.sizes[1])) * 2.0;
+          }};
 }
 
-/// Merges and restores, the residue through its packed form; the merged tensor.
+/// Folds in and takes out, the residue through its packed form; the merged tensor.
 at::Tensor expect_restored(const MergeRule& rule, const at::Tensor& exact) {
-  at::Tensor scale;
-  at::Tensor merged = rule.merged(exact, 0, &scale).to(exact.scalar_type());
-  at::Tensor rounded = rule.restored(merged, 0, scale).to(exact.scalar_type());
-  std::vector<std::byte> packed = pack_residue(residue_of(exact, rounded).reshape({-1}));
-  at::Tensor residue = unpack_residue(packed.data(), packed.size(), exact.numel(), "test").view(exact.sizes());
-  at::Tensor back = apply_residue(rounded, residue);
-  at::ScalarType bits = exact.element_size() == 4 ? at::kInt : at::kShort;
+  Slice all = Slice::whole(exact.sizes().vec());
+  at::Tensor scale, back = exact.clone();
+  ResiduePacker packer;
+  EXPECT_TRUE(fold_in(rule, back, all, &scale, &packer));
+  at::Tensor merged = back.clone();
+  std::vector<std::byte> packed = packer.finish();
+  ResidueUnpacker residue(packed.data(), packed.size(), "test");
+  take_out(rule, back, all, scale, residue.next(exact.numel()));
+  residue.finish();
+  at::ScalarType bits = exact.element_size() == 8 ? at::kLong : exact.element_size() == 4 ? at::kInt : at::kShort;
   EXPECT_TRUE(at::equal(back.view(bits), exact.view(bits)));
   return merged;
 }
 
 TEST(Merge, AThousandTimesGivesTheBaseBackBitByBit) {
   Seed seed(3);
-  for (at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+  for (at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble}) {
     at::Tensor exact = awkward(seed, dtype);
     for (int64_t i = 0; i < 1000; ++i) expect_restored(low_rank(seed.with(i), i % 2 ? 0.05 : 2), exact);
   }
@@ -70,12 +75,26 @@ TEST(Merge, OfFactorsGivesTheBaseBackEvenBehindAZero) {
   }
 }
 
-TEST(Merge, OfRowsIsThatOfTheWhole) {
+TEST(Merge, OfAPartIsThatOfTheWhole) {
   Seed seed(5);
   MergeRule rule = low_rank(seed, 0.3);
+  rule.scale = draw(seed.with("l"), {1, kColumns}, 1).to(at::kDouble);
   at::Tensor exact = awkward(seed, at::kFloat), unused;
-  at::Tensor whole = rule.merged(exact, 0, &unused);
-  EXPECT_TRUE(at::equal(rule.merged(exact.narrow(0, 4, 3), 4, &unused), whole.narrow(0, 4, 3)));
+  at::Tensor whole = rule.merged(exact, Slice::whole({kRows, kColumns}), &unused);
+  at::Tensor part = exact.narrow(0, 4, 3).narrow(1, 7, 11);
+  EXPECT_TRUE(at::equal(rule.merged(part, {{4, 7}, {3, 11}}, &unused), whole.narrow(0, 4, 3).narrow(1, 7, 11)));
+}
+
+TEST(Merge, OfAPartOfARowTakesTheLengthOfTheWholeRow) {
+  Seed seed(7);
+  MergeRule rule = low_rank(seed, 0.3);
+  rule.row_lengths = draw(seed.with("m"), {kRows, 1}, 1).to(at::kDouble).abs();
+  at::Tensor exact = awkward(seed, at::kFloat), used;
+  at::Tensor whole = rule.merged(exact, Slice::whole({kRows, kColumns}), &used);
+  at::Tensor squares = rule.before_lengths(exact, Slice::whole({kRows, kColumns})).square();
+  EXPECT_TRUE(at::equal(rule.scale_for(ordered_row_lengths_of_squares(squares), 0), used));
+  at::Tensor of_row = used.narrow(0, 4, 1), part = exact.narrow(0, 4, 1).narrow(1, 7, 11);
+  EXPECT_TRUE(at::equal(rule.merged(part, {{4, 7}, {1, 11}}, &of_row), whole.narrow(0, 4, 1).narrow(1, 7, 11)));
 }
 
 TEST(OrderedProduct, IsTheProduct) {
@@ -86,17 +105,45 @@ TEST(OrderedProduct, IsTheProduct) {
       at::allclose(ordered_row_lengths(a), at::linalg_vector_norm(a.to(at::kDouble), 2, {1}, true), 1e-14, 1e-14));
 }
 
+std::vector<std::byte> packed(const at::Tensor& values) {
+  ResiduePacker packer;
+  packer.add(values);
+  return packer.finish();
+}
+
+at::Tensor unpacked(const std::vector<std::byte>& bytes, int64_t count) {
+  ResidueUnpacker unpacker(bytes.data(), bytes.size(), "test");
+  at::Tensor values = unpacker.next(count);
+  unpacker.finish();
+  return values;
+}
+
+TEST(ResidueCodec, GivesBackInPiecesOfAnySize) {
+  at::Tensor values = at::arange(-100'000, 100'000, at::kLong) * 123'456'789'012;
+  values[7] = std::numeric_limits<int64_t>::min();
+  std::vector<std::byte> bytes = packed(values);
+  EXPECT_TRUE(at::equal(unpacked(bytes, values.numel()), values));
+  ResidueUnpacker pieces(bytes.data(), bytes.size(), "test");
+  EXPECT_TRUE(at::equal(pieces.next(77'777), values.narrow(0, 0, 77'777)));
+  EXPECT_TRUE(at::equal(pieces.next(122'223), values.narrow(0, 77'777, 122'223)));
+  pieces.finish();
+  EXPECT_LT(packed(at::zeros({1'000'000}, at::kLong)).size(), 200u);
+}
+
 TEST(ResidueCodec, RefusesDamage) {
-  std::vector<std::byte> packed = pack_residue(at::arange(-100, 100, at::kInt) * 12345);
-  EXPECT_TRUE(
-      at::equal(unpack_residue(packed.data(), packed.size(), 200, "test"), at::arange(-100, 100, at::kInt) * 12345));
-  EXPECT_THROW(unpack_residue(packed.data(), packed.size(), 199, "test"), Error);
-  EXPECT_THROW(unpack_residue(packed.data(), packed.size(), int64_t{1} << 40, "test"), Error);
-  EXPECT_THROW(unpack_residue(packed.data(), packed.size() / 2, 200, "test"), Error);
-  packed[packed.size() / 2] ^= std::byte{0x40};
+  at::Tensor values = at::arange(-100, 100, at::kLong) * 12345;
+  std::vector<std::byte> bytes = packed(values);
+  EXPECT_TRUE(at::equal(unpacked(bytes, 200), values));
+  EXPECT_THROW(unpacked(bytes, 199), Error);
+  EXPECT_THROW(unpacked(bytes, 201), Error);
+  EXPECT_THROW(unpacked({bytes.begin(), bytes.begin() + bytes.size() / 2}, 200), Error);
+  EXPECT_THROW(unpacked({}, 1), Error);
+  std::vector<std::byte> longer = bytes;
+  longer.push_back(std::byte{0});
+  EXPECT_THROW(unpacked(longer, 200), Error);
+  bytes[bytes.size() / 2] ^= std::byte{0x40};
   EXPECT_ANY_THROW({
-    at::Tensor values = unpack_residue(packed.data(), packed.size(), 200, "test");
-    if (!at::equal(values, at::arange(-100, 100, at::kInt) * 12345)) throw Error::input("test", "other values");
+    if (!at::equal(unpacked(bytes, 200), values)) throw Error::input("test", "other values");
   });
 }
 
