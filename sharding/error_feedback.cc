@@ -41,7 +41,7 @@ int64_t ErrorFeedback::bytes_sent(const FlatShard& shard, const Placement& place
 }
 
 int64_t ErrorFeedback::bytes_kept(const FlatShard& shard, const Placement& placement) const {
-  return shard.extent(placement.dp, placement.tp).elements * placement.element_bytes;
+  return shard.extent(placement.ranks_per_replica(), placement.tp).elements * placement.element_bytes;
 }
 
 }  // namespace echelon

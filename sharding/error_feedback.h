@@ -38,10 +38,10 @@ class ErrorFeedback : public Exchange {
   virtual int64_t approximate_bytes_sent(const FlatShard& shard, const Placement& placement) const = 0;
 
   bool between_nodes_only() const { return between_nodes_only_; }
-
- private:
+  /// [elements], of this rank.
   at::Tensor residual(FlatShard& shard);
 
+ private:
   bool between_nodes_only_;
   int64_t exact_steps_;
   bool exact_now_ = false;

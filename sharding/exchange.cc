@@ -9,7 +9,12 @@
 namespace echelon {
 
 std::shared_ptr<const Codec> Exchange::codec() const {
-  throw Error::recipe("exchange.exchange", "it sends gradients only").remedy("use Exact in the gradients' own dtype, or Int8");
+  throw Error::recipe("exchange.exchange", "it sends gradients only")
+      .remedy("use Exact in the gradients' own dtype, Int8 or PowerSgd");
+}
+
+void Exchange::sum_updates(const Reduction& reduction) {
+  throw Error::internal(reduction.shard.name(), "this exchange sums gradients only");
 }
 
 void zero_padding(const FlatShard& shard, const at::Tensor& flat) {

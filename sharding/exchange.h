@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "comm/group.h"
 #include "comm/work.h"
 #include "sharding/seed.h"
 
@@ -26,6 +27,7 @@ struct Reduction {
                          ///< everything; may lie inside `gradient`
   bool accumulate = false;   ///< add to what `owned` holds
   bool last = true;          ///< no further reduction of this shard follows in this step
+  Purpose purpose = Purpose::gradients;
 };
 
 /// How a shard will lie on ranks, for counting before anything is allocated.
@@ -58,6 +60,13 @@ class Exchange {
   /// Error::recipe where it cannot.
   virtual std::shared_ptr<const Codec> codec() const;
 
+  /// Whether it can sum_updates(); asked before codec().
+  virtual bool sums_updates() const { return false; }
+  /// Sums over all data parallel ranks what is no gradient and is kept in pieces, each by one rank of a replica:
+  /// `gradient` is zero but for this rank's piece; `owned` is what this rank owns in its replica. Bytes are those of
+  /// bytes_sent(). Collective.
+  virtual void sum_updates(const Reduction& reduction);
+
   /// Collective over the data parallel ranks. An Exchange that keeps what it did not send may collect the gradients of a
   /// step and send them with the last one; `owned` is then undefined until that has been reduced.
   virtual Work reduce(const Reduction& reduction) = 0;
@@ -78,6 +87,9 @@ class Exchange {
   /// What this rank alone knows, by name ("residual"): flat [elements] tensors in the dtype of gradients, padding zero. Their
   /// sums over ranks must not get lost, so checkpoints hold them.
   virtual std::map<std::string, at::Tensor> summands(FlatShard& shard) { return {}; }
+  /// Whether summands of a tensor that is replicated on `tp` are the same on all its ranks; else they are parts of one
+  /// sum.
+  virtual bool summands_are_copied_on_tp() const { return false; }
   /// Whole tensors, the same on all data parallel ranks, that spare the next reduction work; they may get lost. By tensor.
   virtual std::map<std::string, at::Tensor> warm_start(FlatShard& shard) { return {}; }
 

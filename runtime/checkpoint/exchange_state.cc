@@ -19,10 +19,16 @@ struct Range {
   int64_t begin, end;
 };
 
-/// Those that this rank owns; of what is replicated on `tp`, its first rank alone.
+/// Whether summands of `parameter` are those of the first tensor parallel rank.
+bool is_copy(const Exchange& exchange, const Parameter& parameter, const Mesh& mesh) {
+  return exchange.summands_are_copied_on_tp() && !parameter.layout().is_sharded_on("tp") && mesh.tp().rank() != 0;
+}
+
+/// Those that this rank owns, in the first replica; of parts of a sum over `tp`, its first rank alone.
 Range owned_range(const FlatShard& shard, const Parameter& parameter) {
   const Mesh& mesh = shard.zero().mesh;
-  if (!parameter.layout().is_sharded_on("tp") && mesh.tp().rank() != 0) return {0, 0};
+  bool is_part = !parameter.layout().is_sharded_on("tp") && !shard.zero().exchange->summands_are_copied_on_tp();
+  if (mesh.replica() != 0 || (is_part && mesh.tp().rank() != 0)) return {0, 0};
   int64_t part = shard.elements() / mesh.dp_in_replica().size(),
           first = part * mesh.dp_in_replica().rank() - parameter.offset();
   int64_t elements = parameter.local().elements();
@@ -37,8 +43,8 @@ class StoredSummand {
   void read(const FlatShard& shard, const Parameter& parameter, const at::Tensor& flat) {
     const Mesh& mesh = shard.zero().mesh;
     bool same_ranks = reader_.exchange_layout() == ExchangeLayout{mesh.world().size(), mesh.tp().size()};
-    same_ranks ? read_own(mesh.world().rank(), parameter, flat)
-               : read_sum(owned_range(shard, parameter), parameter, flat);
+    int rank = mesh.world().rank() - (is_copy(*shard.zero().exchange, parameter, mesh) ? mesh.tp().rank() : 0);
+    same_ranks ? read_own(rank, parameter, flat) : read_sum(owned_range(shard, parameter), parameter, flat);
   }
 
  private:
@@ -77,7 +83,7 @@ std::vector<KeptByExchange> kept_by_exchange(Trainer& trainer) {
   for (Owned& owned : trainer.owned()) {
     for (const auto& [what, flat] : exchange.summands(*owned.shard)) {
       for (const Parameter* parameter : owned.shard->parameters()) {
-        if (parameter->local().elements() == 0) continue;
+        if (parameter->local().elements() == 0 || is_copy(exchange, *parameter, mesh)) continue;
         kept.push_back({summand_name(what, mesh.world().rank(), parameter->name()), parameter->local(),
                         local_of(flat, *parameter)});
       }

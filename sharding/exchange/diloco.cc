@@ -15,32 +15,58 @@ namespace {
 class OuterSum {
  public:
   OuterSum(const google::protobuf::Any& options, const Exchange::Context& context) {
-    if (!options.type_url().empty()) codec_ = context.registry->make<Exchange>(options, context)->codec();
+    if (options.type_url().empty()) return;
+    whole_ = context.registry->make<Exchange>(options, context);
+    if (whole_->sums_updates()) return;
+    codec_ = whole_->codec();
+    whole_.reset();
   }
 
-  /// The same bits on every replica: codes are decoded and added in the order of the replicas.
-  at::Tensor operator()(const at::Tensor& mine, const Group& replicas, const Call& call) const {
+  /// Of what this rank owns; the same bits on every replica.
+  at::Tensor operator()(FlatShard& shard, const at::Tensor& mine) const {
+    if (whole_) return of_whole(shard, mine);
+    const Group& replicas = shard.zero().mesh.dp_between_replicas();
+    Call call{.name = shard.name(), .purpose = Purpose::updates};
     at::Tensor sum = mine;
-    if (!codec_) {
-      replicas.all_reduce(sum, call).wait();
-      return sum;
-    }
-    at::Tensor encoded = codec_->encode(mine.unsqueeze(0));
+    if (codec_) return of_codes(replicas, mine, call);
+    replicas.all_reduce(sum, call).wait();
+    return sum;
+  }
+
+  /// Of the owned `elements` of `shard`, of all ranks together.
+  int64_t bytes_sent(const FlatShard& shard, const Placement& placement, int64_t elements) const {
+    if (whole_) return whole_->bytes_sent(shard, placement);
+    int64_t groups = int64_t{placement.tp} * placement.ranks_per_replica(), others = placement.replicas - 1;
+    return groups * others *
+           (codec_ ? placement.replicas * codec_->bytes(elements) : 2 * elements * placement.element_bytes);
+  }
+
+  /// Keeps what it leaves out; null: leaves nothing out, or forgets it.
+  Exchange* feedback() const { return whole_.get(); }
+
+ private:
+  /// Codes are decoded and added in the order of the replicas.
+  at::Tensor of_codes(const Group& replicas, const at::Tensor& mine, const Call& call) const {
+    at::Tensor encoded = codec_->encode(mine.unsqueeze(0)), sum = at::zeros_like(mine);
     at::Tensor all = at::empty({replicas.size(), encoded.size(1)}, encoded.options());
     replicas.all_gather(encoded, all, call).wait();
-    sum.zero_();
     for (int replica = 0; replica < replicas.size(); ++replica)
       sum.add_(codec_->decode(all[replica], sum.numel(), sum.options()));
     return sum;
   }
 
-  /// Of one group of `replicas` that own the same `elements`.
-  int64_t bytes_sent(int64_t elements, int64_t element_bytes, int64_t replicas) const {
-    return codec_ ? replicas * (replicas - 1) * codec_->bytes(elements) : 2 * (replicas - 1) * elements * element_bytes;
+  /// Matrices lie across the ranks of a replica: each hands in its piece of the flat memory, also where it owns all.
+  at::Tensor of_whole(FlatShard& shard, const at::Tensor& mine) const {
+    const Group& replica = shard.zero().mesh.dp_in_replica();
+    int64_t length = shard.elements() / replica.size(), begin = length * replica.rank();
+    at::Tensor flat = at::zeros({shard.elements()}, mine.options()), sum = at::empty_like(mine);
+    flat.narrow(0, begin, length).copy_(mine.numel() == length ? mine : mine.narrow(0, begin, length));
+    whole_->sum_updates({.shard = shard, .gradient = flat, .owned = sum, .purpose = Purpose::updates});
+    return sum;
   }
 
- private:
-  std::shared_ptr<const Codec> codec_;  // null: as they are
+  std::unique_ptr<Exchange> whole_;     // sums whole tensors
+  std::shared_ptr<const Codec> codec_;  // else, null: as they are
 };
 
 class LocalUpdates : public Exchange {
@@ -80,17 +106,23 @@ class LocalUpdates : public Exchange {
     Outer& outer = outer_of(shard);
     return {{"outer_momentum", outer.momentum}, {"shared", outer.shared}};
   }
+  std::map<std::string, at::Tensor> summands(FlatShard& shard) override {
+    return sum_.feedback() ? sum_.feedback()->summands(shard) : std::map<std::string, at::Tensor>();
+  }
+  bool summands_are_copied_on_tp() const override { return true; }
+  std::map<std::string, at::Tensor> warm_start(FlatShard& shard) override {
+    return sum_.feedback() ? sum_.feedback()->warm_start(shard) : std::map<std::string, at::Tensor>();
+  }
 
   int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const override {
     return (synchronous() ? *together_ : *apart_).bytes_sent(shard, placement);
   }
   int64_t update_bytes_sent(const FlatShard& shard, const Placement& placement) const override {
-    if (!meets()) return 0;
-    int64_t groups = int64_t{placement.tp} * placement.ranks_per_replica();
-    return groups * sum_.bytes_sent(owned_elements(shard, placement), placement.element_bytes, placement.replicas);
+    return meets() ? sum_.bytes_sent(shard, placement, owned_elements(shard, placement)) : 0;
   }
   int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override {
-    return 2 * owned_elements(shard, placement) * placement.element_bytes;
+    int64_t left_out = sum_.feedback() ? sum_.feedback()->bytes_kept(shard, placement) : 0;
+    return 2 * owned_elements(shard, placement) * placement.element_bytes + left_out;
   }
 
  private:
@@ -111,11 +143,8 @@ class LocalUpdates : public Exchange {
   }
 
   void meet(FlatShard& shard) {
-    const Group& replicas = shard.zero().mesh.dp_between_replicas();
     Outer& outer = outer_of(shard);
-    at::Tensor changed = outer.shared - shard.master();
-    at::Tensor gradient =
-        sum_(changed, replicas, {.name = shard.name(), .purpose = Purpose::updates}).div_(replicas.size());
+    at::Tensor gradient = sum_(shard, outer.shared - shard.master()).div_(shard.zero().mesh.replicas());
     double momentum = options_.outer_momentum();
     outer.momentum.mul_(momentum).add_(gradient);
     outer.shared.sub_(gradient.add_(outer.momentum, momentum), options_.outer_learning_rate());

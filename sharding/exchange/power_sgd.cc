@@ -76,6 +76,16 @@ class LowRankSum : public ErrorFeedback {
     return starts;
   }
 
+  bool sums_updates() const override {
+    if (!between_nodes_only()) return true;
+    throw Error::recipe("exchange.exchange.between_nodes_only",
+                        "updates travel between replicas, whatever their nodes");
+  }
+  void sum_updates(const Reduction& reduction) override {
+    at::Tensor rest = residual(reduction.shard);
+    send_low_rank(reduction, rest.add_(reduction.gradient));
+  }
+
   int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override {
     int64_t elements = 0;
     for (const Matrix& matrix : plan(shard, 0, placement.tp)) elements += matrix.second();
@@ -93,7 +103,10 @@ class LowRankSum : public ErrorFeedback {
     return route.inside_nodes + 2 * (placement.dp - 1) * elements * placement.element_bytes;
   }
 
-  void send(const Reduction& reduction, const Route&, at::Tensor& rest) override {
+  void send(const Reduction& reduction, const Route&, at::Tensor& rest) override { send_low_rank(reduction, rest); }
+
+ private:
+  void send_low_rank(const Reduction& reduction, at::Tensor& rest) {
     // Products are linear: ranks that hold parts of their node's sum, and zeros, add up to it whatever the route.
     std::vector<Matrix>& matrices = matrices_of(reduction.shard);
     std::vector<at::Tensor> first = sum_first(reduction, matrices, rest);
@@ -102,7 +115,6 @@ class LowRankSum : public ErrorFeedback {
     for (const Segment& segment : reduction.shard.segments()) rebuild(segment, matrices, first, reduction.owned);
   }
 
- private:
   void add(const PowerSgd::Override& each) {
     if (each.rank() < 0) throw Error::recipe("exchange.override.rank", "is below 0").got(each.rank());
     try {
@@ -197,7 +209,7 @@ class LowRankSum : public ErrorFeedback {
   }
 
   static void sum(const Reduction& reduction, at::Tensor& sums) {
-    Call call{.name = reduction.shard.name(), .purpose = Purpose::gradients};
+    Call call{.name = reduction.shard.name(), .purpose = reduction.purpose};
     reduction.shard.zero().mesh.dp().all_reduce(sums, call).wait();
   }
 

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "comm/agree.h"
 #include "runtime/checkpoint/load.h"
 #include "runtime/checkpoint/save.h"
 #include "runtime/plan.h"
@@ -20,6 +21,8 @@ namespace {
 using testing::NamedTensors;
 
 const Group& world() { return testing::session().world(); }
+
+const char* const kLowRank = "exchange { [echelon/PowerSgd] { rank: 2 } }";
 
 struct Case {
   int zero = 3, tp = 1;
@@ -62,6 +65,38 @@ struct Training {
       value.div_(mesh.replicas());
     }
     return mean;
+  }
+
+  /// What this rank's exchange keeps between steps.
+  int64_t bytes_kept() {
+    int64_t bytes = 0;
+    Exchange& exchange = *trainer.zero().exchange;
+    for (Owned& owned : trainer.owned()) {
+      for (const auto& all :
+           {exchange.owned_state(*owned.shard), exchange.summands(*owned.shard), exchange.warm_start(*owned.shard)}) {
+        for (const auto& [name, tensor] : all) bytes += static_cast<int64_t>(tensor.nbytes());
+      }
+    }
+    return bytes;
+  }
+  /// The residuals of all data parallel ranks, added up in float64; whole tensors on every rank. Collective.
+  NamedTensors residuals() {
+    NamedTensors sums;
+    for (Owned& owned : trainer.owned()) {
+      at::Tensor sum =
+          trainer.zero().exchange->summands(*owned.shard).at("residual").to(at::kDouble, false, /*copy=*/true);
+      mesh.dp().all_reduce(sum, {.name = "residual"}).wait();
+      for (const Parameter* parameter : owned.shard->parameters()) {
+        const Slice& local = parameter->local();
+        at::Tensor whole = at::zeros(parameter->layout().sizes, at::kDouble), part = whole;
+        for (size_t dim = 0; dim < local.sizes.size(); ++dim)
+          part = part.narrow(static_cast<int64_t>(dim), local.offsets[dim], local.sizes[dim]);
+        part.copy_(sum.narrow(0, parameter->offset(), local.elements()).view(local.sizes));
+        if (parameter->layout().is_sharded_on("tp")) mesh.tp().all_reduce(whole, {.name = "residual"}).wait();
+        sums[parameter->name()] = whole;
+      }
+    }
+    return sums;
   }
 
   Mesh mesh;
@@ -140,8 +175,10 @@ TEST(Replicas, RefuseWhatCannotBe) {
   EXPECT_NE(refusal_of(three).find("does not divide the data parallel ranks"), std::string::npos) << refusal_of(three);
   Recipe one = recipe_of({.more = {"mesh.replicas=1"}}, "DiLoCo] {}");
   EXPECT_NE(refusal_of(one).find("DiLoCo trains replicas apart, and there is one"), std::string::npos) << refusal_of(one);
-  Recipe low_rank = recipe_of({}, "DiLoCo] { exchange { [echelon/PowerSgd] {} } }");
-  EXPECT_NE(refusal_of(low_rank).find("it sends gradients only"), std::string::npos) << refusal_of(low_rank);
+  Recipe top_k = recipe_of({}, "DiLoCo] { exchange { [echelon/TopK] {} } }");
+  EXPECT_NE(refusal_of(top_k).find("it sends gradients only"), std::string::npos) << refusal_of(top_k);
+  Recipe nodes = recipe_of({}, "DiLoCo] { exchange { [echelon/PowerSgd] { between_nodes_only: true } } }");
+  EXPECT_NE(refusal_of(nodes).find("updates travel between replicas"), std::string::npos) << refusal_of(nodes);
 }
 
 TEST(DiLoCo, TakesTheStepsOfExactSumsBeforeItTrainsApart) {
@@ -203,8 +240,9 @@ TEST(DiLoCo, TakesTheOuterStepsOfItsPaper) {
 }
 
 TEST(DiLoCo, ReplicasAreTheSameBitsWhenTheyHaveMet) {
-  for (const char* outer : {"", "exchange { [echelon/Int8] {} }"}) {
-    Training run(recipe_of({.more = {"steps=5"}}, fmt::format("DiLoCo] {{ inner_steps: 3 {} }}", outer)));
+  for (const char* outer : {"", "exchange { [echelon/Int8] {} }", kLowRank}) {
+    Training run(recipe_of({layouts().back().zero, layouts().back().tp, {"steps=5"}},
+                           fmt::format("DiLoCo] {{ inner_steps: 3 {} }}", outer)));
     for (int64_t step = 1; step <= 5; ++step) {
       run.step_to(step);
       bool met = step == 3 || step == 5;   // the last step of a run is a meeting
@@ -226,8 +264,54 @@ TEST(DiLoCo, InEightBitsStaysNearTheExactOuterStep) {
   EXPECT_GT(distance(int8.masters(), exact.masters()), 0);
 }
 
+TEST(DiLoCo, AtFullRankTakesTheExactOuterSteps) {
+  for (const Case& c : layouts()) {
+    SCOPED_TRACE(fmt::format("ZeRO-{} tp={}", c.zero, c.tp));
+    Training exact(recipe_of(c, "DiLoCo] { inner_steps: 2 }"));
+    Training full(
+        recipe_of(c, "DiLoCo] { inner_steps: 2 exchange { [echelon/PowerSgd] { rank: 1000 minimum_saving: 0 } } }"));
+    exact.step_to(4);
+    full.step_to(4);
+    EXPECT_LE(distance(full.masters(), exact.masters()), 1e-12);
+  }
+}
+
+TEST(DiLoCo, InLowRankLosesNothing) {
+  std::string meeting = "DiLoCo] { inner_steps: 1 outer_learning_rate: 1 outer_momentum: 0 ";
+  for (const Case& c : layouts()) {
+    SCOPED_TRACE(fmt::format("ZeRO-{} tp={}", c.zero, c.tp));
+    Training low(recipe_of(c, meeting + kLowRank + "}")), exact(recipe_of(c, meeting + "}"));
+    low.step_to(1);
+    exact.step_to(1);
+    NamedTensors met = low.masters(), residuals = low.residuals();
+    EXPECT_GT(distance(met, exact.masters()), 1e-6) << "nothing was left out";
+    for (auto& [name, value] : met) value.sub_(residuals.at(name) / low.mesh.replicas());
+    EXPECT_LE(distance(met, exact.masters()), 1e-12);
+  }
+}
+
+TEST(DiLoCo, InLowRankKeepsTheSumOfResidualsOnAnyOtherLayout) {
+  Recipe recipe = recipe_of(layouts().back(), fmt::format("DiLoCo] {{ inner_steps: 2 {} }}", kLowRank));
+  Training run(recipe);
+  run.step_to(3);
+  NamedTensors before = run.residuals();
+  EXPECT_GT(before.at("embeddings.tokens.weight").abs().max().item<double>(), 0);
+  std::string folder = save(run, "low-rank");
+  for (const Case& c : layouts()) {
+    SCOPED_TRACE(fmt::format("ZeRO-{} tp={}", c.zero, c.tp));
+    recipe.mutable_sharding()->set_zero(c.zero);
+    recipe.mutable_mesh()->set_tp(c.tp);
+    Training other(recipe);
+    load(other, folder);
+    NamedTensors after = other.residuals();
+    for (const auto& [name, sum] : before)
+      EXPECT_TRUE((after.at(name) - sum).abs().le(sum.abs() * 0x1p-52).all().item<bool>()) << name;
+    EXPECT_TRUE(std::isfinite(other.step_to(4).loss));
+  }
+}
+
 TEST(DiLoCo, SendsTheBytesOfThePlan) {
-  for (const char* outer : {"", "exchange { [echelon/Int8] { block: 64 } }"}) {
+  for (const char* outer : {"", "exchange { [echelon/Int8] { block: 64 } }", kLowRank}) {
     for (const Case& c : layouts()) {
       SCOPED_TRACE(fmt::format("ZeRO-{} tp={} {}", c.zero, c.tp, outer));
       Recipe recipe = recipe_of({c.zero, c.tp, {"steps=3"}}, fmt::format("DiLoCo] {{ inner_steps: 2 {} }}", outer));
@@ -240,20 +324,21 @@ TEST(DiLoCo, SendsTheBytesOfThePlan) {
         EXPECT_EQ(report.bytes_sent[static_cast<int>(Purpose::updates)], step == 1 ? 0 : plan.sent_updates);
       }
       EXPECT_GT(plan.sent_updates, 0);
+      EXPECT_EQ(agree_max(world(), run.bytes_kept(), "kept"), plan.exchange);
     }
   }
 }
 
 TEST(DiLoCo, GoesOnWithTheSameBits) {
   // Saved between two meetings; and once in the synchronous phase.
-  std::vector<std::pair<Case, int64_t>> cases{{{1}, 1}, {{0}, 4}};
-  cases.push_back({layouts().back(), 4});
-  for (const auto& [c, saved] : cases) {
-    SCOPED_TRACE(fmt::format("ZeRO-{} tp={} saved at {}", c.zero, c.tp, saved));
-    Recipe recipe = recipe_of(c, "DiLoCo] { inner_steps: 2 synchronous_steps: 1 }");
+  std::vector<std::tuple<Case, int64_t, std::string>> cases{{{1}, 1, ""}, {{0}, 4, ""}, {{2}, 4, kLowRank}};
+  for (const char* outer : {"", kLowRank}) cases.push_back({layouts().back(), 4, outer});
+  for (const auto& [c, saved, outer] : cases) {
+    SCOPED_TRACE(fmt::format("ZeRO-{} tp={} saved at {} {}", c.zero, c.tp, saved, outer));
+    Recipe recipe = recipe_of(c, "DiLoCo] { inner_steps: 2 synchronous_steps: 1 " + outer + "}");
     Training run(recipe), resumed(recipe);
     run.step_to(saved);
-    load(resumed, save(run, fmt::format("local-{}", c.zero)));
+    load(resumed, save(run, fmt::format("local-{}{}", c.zero, outer.empty() ? "" : "-low-rank")));
     for (int64_t step = saved + 1; step <= 6; ++step) {
       Report expected = run.step_to(step), got = resumed.step_to(step);
       EXPECT_EQ(got.loss, expected.loss) << "step " << step;
