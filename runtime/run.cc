@@ -152,7 +152,8 @@ void RunInFolder::save(Trainer& trainer, Recorder& recorder, int64_t step) const
 void RunInFolder::finish(Trainer& trainer, Recorder& recorder) const {
   std::string folder = path(result());
   if (trainer.adapters().empty()) {
-    write_model_folder(folder, trainer.model(), trainer.source().config, {.tokenizer_from = trainer.tokenizer_folder()});
+    write_model_folder(folder, trainer.model(), trainer.source().config,
+                       {.frozen_from = trainer.source().reader.get(), .tokenizer_from = trainer.tokenizer_folder()});
   } else {
     trainer.adapters().write(folder, trainer.model(), recipe_.model().load());
   }

@@ -107,11 +107,16 @@ class FolderWriter {
     try {
       for (const TensorPlace& place : form_.places(parameter.name())) {
         size_t shard = plan_.shard_of.at(place.name);
-        if (is_mine(shard)) write(*files_[shard], place, whole);
+        if (is_mine(shard)) write(*files_[shard], place, exact(parameter, whole));
       }
     } catch (const Error& error) {
       failure_ = error;
     }
+  }
+
+  at::Tensor exact(const Parameter& parameter, const at::Tensor& whole) const {
+    bool rounded = options_.frozen_from && !parameter.trained() && options_.frozen_from->has(parameter.name());
+    return rounded ? options_.frozen_from->read(parameter.name(), Slice::whole(parameter.layout().sizes)) : whole;
   }
 
   void write(SafetensorsWriter& file, const TensorPlace& place, const at::Tensor& whole) {

@@ -78,6 +78,8 @@ void load_weights(Model& model, ModelSource& source, const Seed& seed);
 struct FolderOptions {
   at::ScalarType dtype = at::ScalarType::Float;  ///< of the tensors written
   int64_t max_shard_bytes = 5'000'000'000;
+  TensorReader* frozen_from = nullptr;  ///< has tensors that do not learn as they were before they were rounded to the
+                                        ///< dtype of values; null: what the shards hold
   std::string tokenizer_from;  ///< folder whose tokenizer files are copied through; "": none
 };
 

@@ -1,10 +1,15 @@
 // Adapters: any number of ranks takes the step of one, and the base stays as it was, bit for bit.
+#include <cstring>
+
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "cluster/base/safetensors.h"
 #include "runtime/plan.h"
 #include "runtime/recipe/text.h"
+#include "runtime/run.h"
+#include "tests/runtime/corpus.h"
 #include "tests/runtime/ranks/tiny_recipe.h"
 #include "tests/runtime/ranks/trace.h"
 #include "tests/test_session.h"
@@ -100,6 +105,32 @@ TEST_P(Adapters, SendWhatThePlanSays) {
 
 INSTANTIATE_TEST_SUITE_P(All, Adapters, ::testing::Range<size_t>(0, 17),
                          [](const auto& info) { return cases()[info.param].name; });
+
+TEST(PartlyFrozen, ExportsTheBasesOwnBytesThoughItComputedInBfloat16) {
+  std::string stem = testing::temporary_folder() + "/frozen-";
+  Recipe recipe = testing::tiny_recipe("base/tiny_decoder_clm", {"steps=2"});
+  Mesh mesh(testing::session().world(), {.tp = has_ranks_for(2) ? 2 : 1});
+  {
+    Trainer base(recipe, mesh);
+    write_model_folder(stem + "base", base.model(), base.source().config);
+  }
+  recipe.mutable_model()->Clear();
+  recipe.mutable_model()->set_load(stem + "base");
+  recipe.set_precision(BF16);
+  recipe.add_trainable("\\.bias$");
+  ASSERT_EQ(run_training(recipe, mesh, {.folder = stem + "run"}), 0);
+  SafetensorsFolder before = SafetensorsFolder::open(stem + "base"),
+                    after = SafetensorsFolder::open(stem + "run/export");
+  int64_t frozen = 0;
+  for (const TensorEntry* entry : before.entries()) {
+    const TensorEntry& exported = after.at(entry->name);
+    bool same =
+        entry->size() == exported.size() && std::memcmp(before.data(*entry), after.data(exported), entry->size()) == 0;
+    EXPECT_EQ(same, !entry->name.ends_with(".bias")) << entry->name;
+    frozen += same;
+  }
+  EXPECT_GT(frozen, 0);
+}
 
 TEST(AdapterSet, RefusesWhatCannotBe) {
   auto message_of = [](const std::string& lines) -> std::string {
