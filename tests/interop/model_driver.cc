@@ -8,6 +8,7 @@
 //                                    {"do": "merge", "model": DIR, "adapter": DIR, "out": DIR, "back": DIR, "dp": 2},
 //                                    {"do": "merge_shards", "model": DIR, "adapter": DIR, "out": DIR, "dp": 2, "tp":
 //                                    2},
+//                                    {"do": "reshard", "checkpoint": DIR, "out": DIR, "dp": 1, "tp": 2, "zero": 3},
 //                                    {"do": "generate", "model": DIR, "prompt": [1, 2], "max_new_tokens": 9, "tp": 2},
 //                                    …]
 //
@@ -25,6 +26,9 @@
 #include "launch/rank/generate.h"
 #include "launch/rank/loaded_model.h"
 #include "models/interchange/merge_folder.h"
+#include "runtime/checkpoint/load.h"
+#include "runtime/checkpoint/save.h"
+#include "runtime/recipe/text.h"
 #include "runtime/trainer.h"
 
 namespace echelon {
@@ -75,6 +79,19 @@ void run_merge_shards_job(const Json& job, const Group& world) {
   write_model_folder(job.at("out"), loaded.model, loaded.source.config);
 }
 
+/// Loads a training state on another layout and saves it from there.
+void run_reshard_job(const Json& job, const Group& world) {
+  CheckpointReader reader(open_checkpoint(job.at("checkpoint")));
+  Recipe recipe = parse_recipe(reader.recipe(), job.at("checkpoint"));
+  Recipe layout = layout_of(job);
+  *recipe.mutable_mesh() = layout.mesh();
+  *recipe.mutable_sharding() = layout.sharding();
+  Mesh mesh(world, {.tp = layout.mesh().tp()});
+  Trainer trainer(recipe, mesh);
+  load_state(trainer, reader);
+  save_checkpoint(trainer, CheckpointStore(job.at("out")), reader.step(), /*keep=*/1);
+}
+
 std::vector<int64_t> run_generate_job(const Json& job, const Group& world) {
   LoadedModel loaded(open_model(job.at("model")), world, layout_of(job), job.value("adapter", ""));
   return generate(loaded.model, loaded.mesh, job.at("prompt"),
@@ -92,6 +109,7 @@ Json run(const Json& job) {
     if (what == "copy") run_copy_job(job, world);
     if (what == "copy_adapter") run_copy_adapter_job(job, world);
     if (what == "merge") run_merge_job(job, world);
+    if (what == "reshard") run_reshard_job(job, world);
     if (what == "merge_shards") run_merge_shards_job(job, world);
     if (what != "generate") return;
     std::vector<int64_t> ids = run_generate_job(job, world);
