@@ -19,7 +19,7 @@ import tiny_job
 from safetensors import safe_open
 
 RANKS = 4
-EXCHANGES = {"TopK": "fraction: 0.05", "PowerSgd": "rank: 2"}
+EXCHANGES = {"TopK": "fraction: 0.05 exact_steps: 1", "PowerSgd": "rank: 2 exact_steps: 1"}
 LAYOUTS = [{"dp": 2, "tp": 1, "zero": 3}, {"dp": 1, "tp": 2, "zero": 1}, {"dp": 1, "tp": 1, "zero": 0}]
 
 
