@@ -19,6 +19,7 @@ class Forward {
         dropout_(shape, block) {}
 
   void run() {
+    if (block_.count == 1) return run_one();
     pack_along_rows(Dot{}, rows_of(t_.query, block_.batch, block_.head, block_.first, block_.count, s_.width),
                     scratch_.rows, scratch_.row, kBlock);
     transpose(scratch_.rows, scratch_.row, kBlock, scratch_.row, scratch_.queries, kBlock);
@@ -32,6 +33,58 @@ class Forward {
   }
 
  private:
+  /// A single query, as in generation, would leave most lanes idle: here vectors lie along its elements.
+  void run_one() {
+    zero_rows(scratch_.out, scratch_.row, 0, 1);
+    const T* query = row_of(t_.query, block_.batch, block_.head, block_.first);
+    for (int64_t i = 0; i < s_.width; i += kLanes) store(scratch_.queries + i, load_up_to(query, i, s_.width));
+    highest_[0] = -1e30f;
+    for (int64_t key = 0; key < block_.keys_end; key += kBlock) {
+      int64_t count = smaller(kBlock, block_.keys_end - key);
+      if (any_permitted(s_, block_.batch, key, count)) look_at_with_one(key, count);
+    }
+    unpack(scratch_.out, scratch_.row, s_.kept_factor / sum_[0],
+           rows_of(t_.out, block_.batch, block_.head, block_.first, 1, s_.width));
+    record(0);
+  }
+
+  void look_at_with_one(int64_t key, int64_t count) {
+    float *weights = scratch_.weights, before = highest_[0];
+    for (int64_t n = 0; n < kBlock; ++n) {
+      bool seen = n < count && is_permitted(s_, block_.batch, key + n);
+      weights[n] = seen ? score(row_of(t_.key, block_.batch, kv_head_, key + n)) : -__builtin_inff();
+      highest_[0] = weights[n] > highest_[0] ? weights[n] : highest_[0];
+    }
+    float shrink = power_of_two(splat(before - highest_[0]))[0];
+    Floats sum = {};
+    for (int64_t lane = 0; lane < kBlock; lane += kLanes) {
+      Floats weight = power_of_two(load(weights + lane) - splat(highest_[0]));
+      sum += weight;
+      store(weights + lane, weight);
+    }
+    sum_[0] = sum_[0] * shrink + total(sum);
+    for (int64_t n = 0; dropout_.on && n < count; ++n)
+      weights[n] = dropout_.kept_factor(0, key + n) > 0 ? weights[n] : 0;
+    for (int64_t i = 0; i < s_.width; i += kLanes) {
+      Floats even = load(scratch_.out + i) * splat(shrink), odd = {};
+      for (int64_t n = 0; n < count; n += 2) {
+        even =
+            fused(splat(weights[n]), load_up_to(row_of(t_.value, block_.batch, kv_head_, key + n), i, s_.width), even);
+        if (n + 1 == count) break;
+        odd = fused(splat(weights[n + 1]),
+                    load_up_to(row_of(t_.value, block_.batch, kv_head_, key + n + 1), i, s_.width), odd);
+      }
+      store(scratch_.out + i, even + odd);
+    }
+  }
+
+  float score(const T* key) {
+    Floats sum = {};
+    for (int64_t i = 0; i < s_.width; i += kLanes)
+      sum = fused(load(scratch_.queries + i), load_up_to(key, i, s_.width), sum);
+    return total(sum) * (s_.scale * kLog2OfE);
+  }
+
   void look_at(int64_t key, int64_t count) {
     int64_t rows = rounded_up(count, 2);
     pack_along_rows(Dot{}, rows_of(t_.key, block_.batch, kv_head_, key, count, s_.width), scratch_.rows, scratch_.row,
@@ -101,11 +154,13 @@ class Forward {
     transpose(scratch_.out, kBlock, scratch_.row, kBlock, scratch_.rows, scratch_.row);
     unpack(scratch_.rows, scratch_.row, 1,
            rows_of(t_.out, block_.batch, block_.head, block_.first, block_.count, s_.width));
-    for (int64_t i = 0; i < block_.count; ++i) {
-      bool dead = sum_[i] == 0;
-      t_.log_sum[block_.row + i] = dead ? __builtin_inff() : highest_[i] + __builtin_log2f(sum_[i]);
-      if (dead) average(i);
-    }
+    for (int64_t i = 0; i < block_.count; ++i) record(i);
+  }
+
+  void record(int64_t query) {
+    bool dead = sum_[query] == 0;
+    t_.log_sum[block_.row + query] = dead ? __builtin_inff() : highest_[query] + __builtin_log2f(sum_[query]);
+    if (dead) average(query);
   }
 
   void average(int64_t query) {

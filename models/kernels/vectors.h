@@ -77,9 +77,12 @@ ECHELON_INLINE Floats larger(Floats a, Floats b) {
 }
 
 ECHELON_INLINE float total(Floats x) {
-  float sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += x[i];
-  return sum;
+  using Four = float __attribute__((vector_size(16), may_alias));
+  float lanes[kLanes];
+  write(lanes, x);
+  Four sum = read<Four>(lanes);
+  for (int i = 4; i < kLanes; i += 4) sum += read<Four>(lanes + i);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 /// To the nearest, ties to even; what is not a number stays so.
