@@ -27,15 +27,28 @@ at::Tensor Block::added(const at::Tensor& input, const at::Tensor& result, const
 }
 
 at::Tensor Block::operator()(const at::Tensor& rows, const Pass& pass) const {
-  bool before = architecture_.norm_place == NormPlace::before;
-  at::Tensor in = before ? attention_norm_(rows) : rows;
-  at::Tensor attended = attention_(whole(in, pass, ".attention"), pass);
-  at::Tensor middle = rows + added(in, attended, attention_branches_, pass, ".attention.dropout");
-  if (!before) middle = attention_norm_(middle);
-  in = before ? feed_forward_norm_(middle) : middle;
-  at::Tensor fed = feed_forward_(whole(in, pass, ".feed_forward"), pass);
-  at::Tensor out = middle + added(in, fed, feed_forward_branches_, pass, ".feed_forward.dropout");
-  return before ? out : feed_forward_norm_(out);
+  return architecture_.norm_place == NormPlace::before ? norms_before(rows, pass) : norms_after(rows, pass);
+}
+
+at::Tensor Block::norms_before(const at::Tensor& rows, const Pass& pass) const {
+  auto [first, in] = attention_norm_.beside(rows);
+  auto [middle, between] = feed_forward_norm_.beside(first + attended(in, pass));
+  return middle + fed(between, pass);
+}
+
+at::Tensor Block::norms_after(const at::Tensor& rows, const Pass& pass) const {
+  at::Tensor middle = attention_norm_(rows + attended(rows, pass));
+  return feed_forward_norm_(middle + fed(middle, pass));
+}
+
+at::Tensor Block::attended(const at::Tensor& in, const Pass& pass) const {
+  at::Tensor result = attention_(whole(in, pass, ".attention"), pass);
+  return added(in, result, attention_branches_, pass, ".attention.dropout");
+}
+
+at::Tensor Block::fed(const at::Tensor& in, const Pass& pass) const {
+  at::Tensor result = feed_forward_(whole(in, pass, ".feed_forward"), pass);
+  return added(in, result, feed_forward_branches_, pass, ".feed_forward.dropout");
 }
 
 }  // namespace echelon

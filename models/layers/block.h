@@ -34,6 +34,11 @@ class Block {
   at::Tensor added(const at::Tensor& input, const at::Tensor& result, const Branches& branches, const Pass& pass,
                    const char* site) const;
   at::Tensor whole(const at::Tensor& rows, const Pass& pass, const char* site) const;
+  at::Tensor norms_before(const at::Tensor& rows, const Pass& pass) const;
+  at::Tensor norms_after(const at::Tensor& rows, const Pass& pass) const;
+  /// What attention, and what feed-forward, adds to the residual stream.
+  at::Tensor attended(const at::Tensor& in, const Pass& pass) const;
+  at::Tensor fed(const at::Tensor& in, const Pass& pass) const;
 
   const Architecture& architecture_;
   std::string name_;

@@ -49,22 +49,26 @@ void forward(const NormRows<T>& rows, double epsilon, at::Tensor& y) {
   });
 }
 
-/// Fills dx, and adds each block of rows to its row of `sums` [2, blocks, columns]: gradients of weight and bias.
+/// Fills dx, the gradient behind the norm plus `residual` where that is defined, and adds each block of rows to its row
+/// of `sums` [2, blocks, columns]: gradients of weight and bias.
 template <class T>
-void backward(const NormRows<T>& rows, const at::Tensor& dy, at::Tensor& dx, at::Tensor& sums) {
+void backward(const NormRows<T>& rows, const at::Tensor& dy, const at::Tensor& residual, at::Tensor& dx,
+              at::Tensor& sums) {
   const T* of_y = static_cast<const T*>(dy.const_data_ptr());
+  const T* beside = residual.defined() ? static_cast<const T*>(residual.const_data_ptr()) : nullptr;
   T* of_x = static_cast<T*>(dx.data_ptr());
   float *dweight = sums[0].data_ptr<float>(), *dbias = sums[1].data_ptr<float>();
   for_blocks(rows.rows, kBlock, [&](int64_t begin, int64_t end) {
     int64_t at = begin * rows.columns, of_block = begin / kBlock * rows.columns;
-    norm_backward(part(rows, begin, end - begin), of_y + at, static_cast<const T*>(nullptr), of_x + at,
+    norm_backward(part(rows, begin, end - begin), of_y + at, beside ? beside + at : nullptr, of_x + at,
                   dweight + of_block, dbias + of_block);
   });
 }
 
+/// Gives the rows as they are, and their norm: in backward both gradients arrive together and are summed in one pass.
 struct NormFunction : torch::autograd::Function<NormFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& given, int64_t weight_id, int64_t bias_id,
-                            double epsilon) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& given, int64_t weight_id, int64_t bias_id,
+                               double epsilon) {
     at::Tensor x = given.contiguous(), y = at::empty_like(x);
     at::Tensor statistics = at::empty({2, x.size(0)}, at::kFloat);
     context->save_for_backward({x, statistics});
@@ -76,19 +80,22 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
     } else {
       echelon::forward(rows_of<Bfloat16>(x, weight, bias, statistics), epsilon, y);
     }
-    return y;
+    context->set_materialize_grads(false);
+    return {given.view_as(given), y};
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     auto saved = context->get_saved_variables();
-    at::Tensor x = saved[0], dx = at::empty_like(x), dy = gradients[0].contiguous();
+    if (!gradients[1].defined()) return {gradients[0], {}, {}, {}};
+    at::Tensor x = saved[0], dx = at::empty_like(x), dy = gradients[1].contiguous();
+    at::Tensor residual = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
     int64_t weight_id = context->saved_data["weight"].toInt(), bias_id = context->saved_data["bias"].toInt();
     at::Tensor weight = value_of(weight_id), bias = value_of(bias_id);
     at::Tensor sums = at::zeros({2, blocks_of(x), x.size(1)}, at::kFloat);
     if (x.scalar_type() == at::kFloat) {
-      echelon::backward(rows_of<float>(x, weight, bias, saved[1]), dy, dx, sums);
+      echelon::backward(rows_of<float>(x, weight, bias, saved[1]), dy, residual, dx, sums);
     } else {
-      echelon::backward(rows_of<Bfloat16>(x, weight, bias, saved[1]), dy, dx, sums);
+      echelon::backward(rows_of<Bfloat16>(x, weight, bias, saved[1]), dy, residual, dx, sums);
     }
     add_gradient(weight_id, sums[0]);
     add_gradient(bias_id, sums[1]);
@@ -116,10 +123,13 @@ NormLayer::NormLayer(Unit& unit, const std::string& name, const Architecture& ar
   if (architecture.norm == Norm::layer) bias_ = &unit.add(name + ".bias", Layout::replicated({architecture.width}), {});
 }
 
-at::Tensor NormLayer::operator()(const at::Tensor& rows) const {
-  if (has_kernel(rows)) {
-    return NormFunction::apply(rows, reinterpret_cast<int64_t>(weight_), reinterpret_cast<int64_t>(bias_), epsilon_);
-  }
+NormedRows NormLayer::beside(const at::Tensor& rows) const {
+  if (!has_kernel(rows)) return {rows, by_operators(rows)};
+  auto both = NormFunction::apply(rows, reinterpret_cast<int64_t>(weight_), reinterpret_cast<int64_t>(bias_), epsilon_);
+  return {both[0], both[1]};
+}
+
+at::Tensor NormLayer::by_operators(const at::Tensor& rows) const {
   if (bias_) return at::layer_norm(rows, {rows.size(-1)}, weight_->use(), bias_->use(), epsilon_);
   at::Tensor wide = rows.scalar_type() == at::kBFloat16 ? rows.to(at::kFloat) : rows;
   at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + epsilon_);

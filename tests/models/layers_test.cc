@@ -142,6 +142,23 @@ TEST(NormLayer, IsTheStockOperatorForAnyNumberOfRows) {
   }
 }
 
+TEST(NormLayer, RowsBesideTheirNormGetTheGradientsOfBoth) {
+  for (at::ScalarType dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    Fixture f(dtype);
+    NormLayer layer(f.unit, "norm", {.width = 24});
+    f.unit.allocate();
+    at::Tensor w = draw({24}, 1).to(dtype).to(at::kDouble), factor = draw({5, 24}, 3).to(dtype);
+    f.fill(*f.unit.parameters()[0], w);
+    at::Tensor x = draw({5, 24}, 2).to(dtype).to(at::kDouble).requires_grad_(true);
+    at::Tensor input = x.detach().to(dtype).requires_grad_(true);
+    auto [rows, normed] = layer.beside(f.unit.enter(input));
+    f.unit.leave(rows * factor + normed).sum().backward();
+    at::Tensor expected = at::layer_norm(x, {24}, w, at::zeros({24}, at::kDouble), 1e-5);
+    (x * factor.to(at::kDouble) + expected).sum().backward();
+    EXPECT_LT(error(input.grad(), x.grad()), tolerance(dtype));
+  }
+}
+
 TEST(Activate, GatedOrNotIsTheStockOperatorEvenOfStridedInputs) {
   for (at::ScalarType dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     at::Tensor x = draw({6, 5}, 1).to(dtype).to(at::kDouble).requires_grad_(true),

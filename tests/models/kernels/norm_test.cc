@@ -32,36 +32,40 @@ struct Norm {
         mean(rows + 1),
         scale(rows + 1),
         dweight(columns + 1, 0.5f),
-        dbias(columns + 1, 0.5f) {}
+        dbias(columns + 1, 0.5f) {
+    summarise();
+  }
 
   NormRows<T> kernel() {
     return {x.data(), weight.data(), layer ? bias.data() : nullptr, mean.data(), scale.data(), rows, columns};
   }
-  double mean_of(int64_t r) {
-    double sum = 0;
-    for (int64_t c = 0; c < columns && layer; ++c) sum += x.at(r * columns + c);
-    return sum / static_cast<double>(columns);
-  }
-  double scale_of(int64_t r) {
-    double sum = 0;
-    for (int64_t c = 0; c < columns; ++c) sum += std::pow(x.at(r * columns + c) - mean_of(r), 2);
-    return 1 / std::sqrt(sum / static_cast<double>(columns) + kEpsilon);
-  }
-  double normalised(int64_t r, int64_t c) { return (x.at(r * columns + c) - mean_of(r)) * scale_of(r); }
+  double normalised(int64_t r, int64_t c) { return (x.at(r * columns + c) - means[r]) * scales[r]; }
   double dx_of(int64_t r, int64_t c) {
-    double gradient = 0, projection = 0;
-    for (int64_t k = 0; k < columns; ++k) {
-      double g = dy.at(r * columns + k) * weight.at(k) / static_cast<double>(columns);
-      gradient += layer ? g : 0;
-      projection += g * normalised(r, k);
+    return (dy.at(r * columns + c) * weight.at(c) - gradients[r] - normalised(r, c) * projections[r]) * scales[r];
+  }
+  void summarise() {
+    auto width = static_cast<double>(columns);
+    for (int64_t r = 0; r < rows; ++r) {
+      double sum = 0, squares = 0, gradient = 0, projection = 0;
+      for (int64_t c = 0; c < columns && layer; ++c) sum += x.at(r * columns + c);
+      means.push_back(sum / width);
+      for (int64_t c = 0; c < columns; ++c) squares += std::pow(x.at(r * columns + c) - means[r], 2);
+      scales.push_back(1 / std::sqrt(squares / width + kEpsilon));
+      for (int64_t c = 0; c < columns; ++c) {
+        double g = dy.at(r * columns + c) * weight.at(c) / width;
+        gradient += layer ? g : 0;
+        projection += g * normalised(r, c);
+      }
+      gradients.push_back(gradient);
+      projections.push_back(projection);
     }
-    return (dy.at(r * columns + c) * weight.at(c) - gradient - normalised(r, c) * projection) * scale_of(r);
   }
 
   int64_t rows, columns;
   bool layer;
   Values<T> x, dy, residual, weight, bias, y, dx;
   std::vector<float> mean, scale, dweight, dbias;
+  std::vector<double> means, scales, gradients, projections;  // of rows, in float64
 };
 
 template <class T>
@@ -91,7 +95,7 @@ void check_backward(int64_t rows, int64_t columns, bool layer, bool with_residua
     double dweight = 0.5, dbias = 0.5;
     for (int64_t r = 0; r < rows; ++r) {
       double expected = n.dx_of(r, c) + (with_residual ? n.residual.at(r * columns + c) : 0);
-      ASSERT_NEAR(n.dx.at(r * columns + c), expected, bound<T>(expected, n.scale_of(r) * 3)) << r << ", " << c;
+      ASSERT_NEAR(n.dx.at(r * columns + c), expected, bound<T>(expected, n.scales[r] * 3)) << r << ", " << c;
       dweight += n.dy.at(r * columns + c) * n.normalised(r, c);
       dbias += layer ? n.dy.at(r * columns + c) : 0;
     }
