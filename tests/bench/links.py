@@ -1,6 +1,6 @@
 """How fast each exchange reaches a loss over a slow link: two nodes of one rank each, joined by a link of limited rate.
 
-Trains a decoder of 0.45 million parameters over links of several rates, once for each exchange, until the smoothed training loss
+Trains a decoder of 0.43 million parameters over links of several rates, once for each exchange, until the smoothed training loss
 reaches the target. Prints seconds to the target, steps, and gradient bytes a step; with --out also draws them. Needs root
 (network namespaces) and ./quickstart's text. Nothing else should run on the machine.
 """

@@ -1,4 +1,4 @@
-"""A decoder of 0.45 million parameters on the quickstart's text: small enough for the slowest link and for many seeds."""
+"""A decoder of 0.43 million parameters on the quickstart's text: small enough for the slowest link and for many seeds."""
 
 import json
 import subprocess
