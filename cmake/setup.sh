@@ -8,8 +8,8 @@ readonly BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git ca-certificates py
   openmpi-bin libprotobuf-dev protobuf-compiler libgflags-dev libgoogle-glog-dev libgtest-dev libgmock-dev
   nlohmann-json3-dev libfmt-dev libxxhash-dev libzstd-dev)
 readonly TEXT_PACKAGES=(bible-kjv bible-kjv-text manpages manpages-dev debian-reference-en developers-reference)
-# What a test starts: a Slurm cluster of one node.
-readonly TEST_PACKAGES=(munge slurm-client slurmctld slurmd)
+# What tests start: a Slurm cluster of one node, and two nodes in namespaces.
+readonly TEST_PACKAGES=(iproute2 munge slurm-client slurmctld slurmd)
 readonly TEXT_FILES=(/usr/share/man/man2/open.2.gz /usr/share/debian-reference/debian-reference.en.txt.gz
   /usr/share/developers-reference/developers-reference.txt.gz)
 

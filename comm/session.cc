@@ -102,7 +102,7 @@ Session Session::join(int& argc, char**& argv, SessionOptions options) {
   refuse_independent_copies(mpi.size > 1);
   auto membership = join_as(mpi.rank, options);
   membership->runtime = mpi.runtime;
-  auto ranks = backend == "nccl" ? make_nccl(membership, mpi) : make_mpi(membership, options.share_memory);
+  auto ranks = backend == "nccl" ? make_nccl(membership, mpi) : make_mpi(membership, options.ranks_per_node);
   return Session(std::make_unique<State>(
       State{membership, Group(std::move(ranks), "world"), backend, mpi.local_rank, mpi.local_size}));
 }

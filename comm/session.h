@@ -13,7 +13,7 @@ struct SessionOptions {
   std::string backend = "auto";     ///< self | thread | mpi | nccl; auto: nccl where a GPU is visible, mpi under a launcher, else self
   double timeout_seconds = 600;     ///< a collective that waits longer is an Error::comm
   bool checked = true;              ///< compare every collective's signature across ranks before the wire
-  bool share_memory = true;         ///< ranks of one node meet in memory they share; false: over MPI, as between nodes
+  int ranks_per_node = 0;           ///< neighbours that share memory, for tests; 0: as the machines are
   std::string ledger_path;          ///< file of the ledger of collectives, "{rank}" stands for the rank; empty: in memory
 };
 

@@ -38,13 +38,12 @@ at::Tensor sum_of(const Codec& codec, const at::Tensor& copies, int64_t elements
 bool codes_are_less(int64_t ranks, int64_t code, int64_t sum) { return (ranks - 1) * code <= sum; }
 
 void sum_everywhere(const Codec& codec, const at::Tensor& encoded, const Reduction& reduction, const Route& route, const Call& call) {
-  int64_t ranks = route.ranks(), n = reduction.owned.numel() / ranks;
+  int64_t ranks = route.ranks(), n = route.pieces(reduction.gradient).size(1);
   at::Tensor all = at::empty({ranks, ranks, encoded.size(1)}, encoded.options());
   route.group().all_gather(encoded, all, call).wait();
-  for (int64_t p = 0; p < ranks; ++p) {
-    at::Tensor owned = reduction.owned.narrow(0, p * n, n), sum = sum_of(codec, all.select(1, p), n, owned.options());
-    reduction.accumulate ? owned.add_(sum) : owned.copy_(sum);
-  }
+  at::Tensor sums = at::empty({ranks, n}, reduction.owned.options());
+  for (int64_t p = 0; p < ranks; ++p) sums[p].copy_(sum_of(codec, all.select(1, p), n, sums.options()));
+  route.store_all(sums);
 }
 
 }  // namespace
@@ -65,9 +64,8 @@ int64_t bytes_of_encoded_sum(const Codec& codec, const FlatShard& shard, const P
                              int64_t reductions) {
   RouteBytes route(shard, placement, between_nodes_only);
   int64_t code = codec.bytes(route.piece), once = route.groups * route.senders * (route.senders - 1) * code;
-  bool everywhere = placement.stage == 0 && route.senders == placement.dp &&
-                    codes_are_less(route.senders, code, route.piece * placement.element_bytes);
-  return route.inside_nodes + reductions * (everywhere ? route.senders * once : once + route.gather);
+  bool everywhere = placement.stage == 0 && codes_are_less(route.senders, code, route.piece * placement.element_bytes);
+  return route.inside_nodes + reductions * (everywhere ? route.senders * once + route.gather_in_nodes : once + route.gather);
 }
 
 }  // namespace echelon

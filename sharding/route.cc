@@ -32,14 +32,24 @@ at::Tensor Route::gradient() const {
   return mine;
 }
 
-bool Route::reaches_all() const { return ranks_per_node_ == 1 && reduction_.owned.numel() == reduction_.gradient.numel(); }
+bool Route::reaches_all() const { return reduction_.owned.numel() == reduction_.gradient.numel(); }
 
 void Route::store(const at::Tensor& sum) const {
-  at::Tensor owned = reduction_.owned, all = sum;
-  if (owned.numel() != sum.numel()) {
-    all = at::empty_like(owned);
-    dp().all_gather(sum.contiguous(), all, call()).wait();
-  }
+  if (reduction_.owned.numel() == sum.numel()) return take(sum);
+  at::Tensor all = at::empty_like(reduction_.owned);
+  dp().all_gather(sum.contiguous(), all, call()).wait();
+  take(all);
+}
+
+void Route::store_all(const at::Tensor& sums) const {
+  if (ranks_per_node_ == 1) return take(sums);
+  at::Tensor by_index = at::empty({ranks_per_node_, nodes_, sums.size(1)}, sums.options());
+  reduction_.shard.zero().mesh.dp_in_node().all_gather(sums, by_index, call()).wait();
+  take(by_index.transpose(0, 1));
+}
+
+void Route::take(const at::Tensor& all) const {
+  at::Tensor owned = reduction_.owned.view(all.sizes());
   reduction_.accumulate ? owned.add_(all) : owned.copy_(all);
 }
 
@@ -49,6 +59,7 @@ RouteBytes::RouteBytes(const FlatShard& shard, const Placement& placement, bool 
   groups = placement.tp * dp / senders;
   piece = full / dp;
   inside_nodes = placement.tp * (dp - senders) * full * placement.element_bytes * placement.reductions();
+  gather_in_nodes = placement.stage == 0 ? placement.tp * (dp - senders) * full * placement.element_bytes : 0;
   gather = placement.stage == 0 ? placement.tp * (dp - 1) * full * placement.element_bytes : 0;
 }
 

@@ -27,15 +27,17 @@ class Route {
   /// What this rank is to send, shaped like pieces(): of its own gradient, or of the sum over its node. Padding is zero.
   /// Collective.
   at::Tensor gradient() const;
-  /// Whether all that the ranks of group() send arrives at every owner of anything: every rank owns everything, and no
-  /// other rank sends.
+  /// Whether every rank owns everything: what the ranks of group() send is then best sent to all of them.
   bool reaches_all() const;
   /// Stores the sum over all ranks of this rank's own piece [n]; where every rank owns everything, of all pieces. Collective.
   void store(const at::Tensor& sum) const;
+  /// Where every rank owns everything: stores the sums of all of pieces(), shaped like them. Collective.
+  void store_all(const at::Tensor& sums) const;
 
  private:
   const Group& dp() const;
   Call call() const;
+  void take(const at::Tensor& all) const;
 
   const Reduction& reduction_;
   int64_t nodes_, ranks_per_node_;  // where all ranks compress, each is a node
@@ -50,6 +52,7 @@ struct RouteBytes {
   int64_t piece;          ///< elements
   int64_t inside_nodes;   ///< of the sums inside nodes
   int64_t gather;         ///< of the owners' sums, where every rank owns everything
+  int64_t gather_in_nodes;  ///< the same where every node has all sums already
 };
 
 }  // namespace echelon

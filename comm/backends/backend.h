@@ -61,8 +61,8 @@ struct MpiWorld {
 };
 /// MPI_Init on first use. Errors: Error::comm.
 MpiWorld start_mpi(int& argc, char**& argv);
-/// All processes, over memory that they share where they all sit on one node and `share_memory`, else over MPI.
-std::shared_ptr<Backend> make_mpi(std::shared_ptr<Membership> membership, bool share_memory);
+/// All processes, over memory that they share where they sit on one node, else over MPI. `ranks_per_node` as in SessionOptions.
+std::shared_ptr<Backend> make_mpi(std::shared_ptr<Membership> membership, int ranks_per_node);
 /// Ends every process of the job at once.
 [[noreturn]] void abort_mpi(int exit_code);
 /// From now on the end of the process does not wait for the other ranks: this one has failed.

@@ -7,6 +7,7 @@
 #include "comm/backends/backend.h"
 #include "comm/backends/mpi_calls.h"
 #include "comm/backends/mpi_network.h"
+#include "comm/backends/mpi_nodes.h"
 #include "comm/backends/shared_memory.h"
 
 namespace echelon {
@@ -46,8 +47,27 @@ bool more_ranks_than_cores(const Communicator& node) {
   return node.size() > CPU_COUNT(&all);
 }
 
+bool on_all(const Communicator& communicator, bool here) {
+  int mine = here ? 1 : 0, all = 0;
+  mpi_check(MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, communicator.get()), "MPI_Allreduce");
+  return all != 0;
+}
+
+/// The ranks of `communicator` that sit on this one's node.
+Communicator node_of(const Communicator& communicator, int world_rank, int ranks_per_node) {
+  return ranks_per_node == 0 ? communicator.of_node() : communicator.split(world_rank / ranks_per_node, communicator.rank());
+}
+
+/// Whether every node holds as many ranks, and neighbours. Collective.
+bool neighbours_alike(const Communicator& communicator, const Communicator& node) {
+  int first = communicator.rank() - node.rank(), firsts = first, size = node.size(), most = 0;
+  mpi_check(MPI_Bcast(&firsts, 1, MPI_INT, 0, node.get()), "MPI_Bcast");
+  mpi_check(MPI_Allreduce(&size, &most, 1, MPI_INT, MPI_MAX, communicator.get()), "MPI_Allreduce");
+  return on_all(communicator, size == most && first == firsts && first % size == 0);
+}
+
 /// The ranks of one node over memory of their own; nothing, and a warning, where they cannot reach each other's.
-std::shared_ptr<Backend> share_memory_of(const std::shared_ptr<Membership>& membership, const Communicator& node) {
+std::shared_ptr<SharedMemory> share_memory_of(const std::shared_ptr<Membership>& membership, const Communicator& node) {
   int rank = node.rank(), size = node.size();
   std::shared_ptr<MemorySource> source = memfd_memory();
   int64_t bytes = SharedMemory::page_bytes(size);
@@ -73,15 +93,20 @@ std::shared_ptr<Backend> share_memory_of(const std::shared_ptr<Membership>& memb
 }  // namespace
 
 std::shared_ptr<Backend> make_mpi_group(std::shared_ptr<Membership> membership, Communicator communicator,
-                                        bool share_memory) {
+                                        int ranks_per_node) {
   if (communicator.size() == 1) return make_self(std::move(membership));
-  Communicator node = communicator.of_node();
-  int together = node.size() == communicator.size() ? 1 : 0, all_together = 0;
-  mpi_check(MPI_Allreduce(&together, &all_together, 1, MPI_INT, MPI_MIN, communicator.get()), "MPI_Allreduce");
-  if (all_together != 0 && share_memory) {
-    if (auto shared = share_memory_of(membership, communicator)) return shared;
+  Communicator node = node_of(communicator, membership->world_rank, ranks_per_node);
+  bool alike = neighbours_alike(communicator, node);
+  std::shared_ptr<SharedMemory> shared;
+  if (alike && node.size() > 1) shared = share_memory_of(membership, node);
+  if (!on_all(communicator, shared != nullptr)) {
+    return std::make_shared<MpiNetwork>(std::move(membership), std::move(communicator), ranks_per_node);
   }
-  return std::make_shared<MpiNetwork>(std::move(membership), std::move(communicator), share_memory);
+  if (node.size() == communicator.size()) return shared;
+  Communicator across = communicator.split(node.rank(), communicator.rank());
+  auto network = std::make_unique<MpiNetwork>(membership, std::move(across), ranks_per_node, /*met=*/true);
+  return std::make_shared<MpiNodes>(std::move(membership), std::move(communicator), ranks_per_node, std::move(shared),
+                                    std::move(network));
 }
 
 MpiWorld start_mpi(int& argc, char**& argv) {
@@ -98,10 +123,10 @@ MpiWorld start_mpi(int& argc, char**& argv) {
   return {std::move(running), world.rank(), world.size(), node.rank(), node.size()};
 }
 
-std::shared_ptr<Backend> make_mpi(std::shared_ptr<Membership> membership, bool share_memory) {
+std::shared_ptr<Backend> make_mpi(std::shared_ptr<Membership> membership, int ranks_per_node) {
   Communicator world = Communicator::copy_of(MPI_COMM_WORLD);
   membership->crowded = more_ranks_than_cores(world.of_node());
-  auto ranks = make_mpi_group(membership, std::move(world), share_memory);
+  auto ranks = make_mpi_group(membership, std::move(world), ranks_per_node);
   if (auto* shared = dynamic_cast<SharedMemory*>(ranks.get())) membership->failure = shared->failure();
   return ranks;
 }

@@ -36,10 +36,11 @@ void copy_pieces(std::byte* to, int64_t to_stride, const std::byte* from, int64_
 
 }  // namespace
 
-MpiNetwork::MpiNetwork(std::shared_ptr<Membership> membership, Communicator communicator, bool share_memory)
+MpiNetwork::MpiNetwork(std::shared_ptr<Membership> membership, Communicator communicator, int ranks_per_node, bool met)
     : Backend(std::move(membership), communicator.rank(), communicator.size()),
       communicator_(std::move(communicator)),
-      share_memory_(share_memory),
+      ranks_per_node_(ranks_per_node),
+      met_(met),
       sent_(static_cast<size_t>(size())),
       received_(static_cast<size_t>(size())) {}
 
@@ -76,7 +77,7 @@ std::vector<Signature> MpiNetwork::collect(const Signature& mine) {
 }
 
 void MpiNetwork::meet(const Collective& collective) {
-  if (!membership_->checked) return;
+  if (!membership_->checked || met_) return;
   Signature mine = Signature::of(collective);
   std::vector<Signature> all = collect(mine);
   for (int rank = 0; rank < size(); ++rank) {
@@ -218,7 +219,7 @@ Work MpiNetwork::barrier(const Collective& collective) {
 
 std::shared_ptr<Backend> MpiNetwork::split(const Collective& collective, int color, int key) {
   meet(collective);
-  return make_mpi_group(membership_, communicator_.split(color, key), share_memory_);
+  return make_mpi_group(membership_, communicator_.split(color, key), ranks_per_node_);
 }
 
 Window MpiNetwork::allocate(const Collective& collective, int64_t elements) {

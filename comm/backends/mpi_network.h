@@ -13,9 +13,10 @@ namespace echelon {
 
 /// Data travels by MPI as bytes; sums are our own, in rank order, so that they have the bits of a sum in shared memory.
 /// All calls are non-blocking and watched, since a blocking MPI call cannot time out.
-class MpiNetwork final : public Backend {
+class MpiNetwork : public Backend {
  public:
-  MpiNetwork(std::shared_ptr<Membership> membership, Communicator communicator, bool share_memory);
+  /// `ranks_per_node` as in SessionOptions. `met`: the ranks have always met before in a larger group.
+  MpiNetwork(std::shared_ptr<Membership> membership, Communicator communicator, int ranks_per_node, bool met = false);
 
   std::shared_ptr<Backend> split(const Collective& collective, int color, int key) override;
   Window allocate(const Collective& collective, int64_t elements) override;
@@ -28,9 +29,11 @@ class MpiNetwork final : public Backend {
   Work recv(const Collective& collective, at::Tensor& tensor) override;
   Work barrier(const Collective& collective) override;
 
- private:
+ protected:
   /// In checked mode compares all signatures: rank 0 collects them, which shows who is missing, and hands them out.
   void meet(const Collective& collective);
+
+ private:
   std::vector<Signature> collect(const Signature& mine);
   void finish(Request& request, const Collective& collective);
   /// Slice r of `send` goes to rank r; slices are of `bytes`.
@@ -42,12 +45,13 @@ class MpiNetwork final : public Backend {
   void sum_slices(const Collective& collective, const std::byte* slices, std::byte* out, int64_t bytes, bool accumulate);
 
   Communicator communicator_;
-  bool share_memory_;
+  int ranks_per_node_;
+  bool met_;
   std::vector<int64_t> sent_, received_;   // messages so far, by other rank
 };
 
-/// The ranks of `communicator`: over shared memory where all sit on one node and may, else over MPI. Collective.
+/// The ranks of `communicator`: over shared memory where they sit on one node, else over MPI. Collective.
 std::shared_ptr<Backend> make_mpi_group(std::shared_ptr<Membership> membership, Communicator communicator,
-                                        bool share_memory);
+                                        int ranks_per_node);
 
 }  // namespace echelon

@@ -35,8 +35,7 @@ class TopKSum : public ErrorFeedback {
   int64_t approximate_bytes_sent(const FlatShard& shard, const Placement& placement) const override {
     RouteBytes route(shard, placement, between_nodes_only());
     int64_t sent = count_of(route.senders * route.piece) * (kPlaceBytes + placement.element_bytes);
-    int64_t gather = route.senders == placement.dp ? 0 : route.gather;  // else everybody has heard of everything
-    return route.inside_nodes + route.groups * route.senders * (route.senders - 1) * sent + gather;
+    return route.inside_nodes + route.groups * route.senders * (route.senders - 1) * sent + route.gather_in_nodes;
   }
 
   void send(const Reduction& reduction, const Route& route, at::Tensor& rest) override {
@@ -46,7 +45,9 @@ class TopKSum : public ErrorFeedback {
     at::Tensor all = at::empty({route.ranks(), mine.numel()}, mine.options());
     route.group().all_gather(mine, all, {.name = reduction.shard.name(), .purpose = Purpose::gradients}).wait();
     if (route.reaches_all()) {
-      add(all, places.numel(), 0, reduction.owned.zero_());
+      at::Tensor sums = at::zeros(pieces.sizes(), rest.options());
+      add(all, places.numel(), 0, sums.view(-1));
+      route.store_all(sums);
     } else {
       at::Tensor sum = at::zeros({pieces.size(1)}, rest.options());
       add(all, places.numel(), route.group().rank() * sum.numel(), sum);

@@ -97,12 +97,12 @@ TEST(ThreadRanks, UncheckedCollectivesStillAddUp) {
 TEST(ThreadRanks, NoneAreRefused) { EXPECT_THAT(error_of_threads(0, [](const Group&) {}), HasSubstr("0 ranks")); }
 
 /// What rank 0 gets when the last rank stays away from a barrier, in a session of its own.
-std::string error_without_last_rank(bool share_memory) {
+std::string error_without_last_rank(int ranks_per_node) {
   static char name[] = "test";
   static char* arguments[] = {name, nullptr};
   int argc = 1;
   char** argv = arguments;
-  Session session = Session::join(argc, argv, {.backend = "mpi", .timeout_seconds = kSoon, .share_memory = share_memory});
+  Session session = Session::join(argc, argv, {.backend = "mpi", .timeout_seconds = kSoon, .ranks_per_node = ranks_per_node});
   const Group& world = session.world();
   if (world.rank() == world.size() - 1) return "";
   try {
@@ -116,8 +116,8 @@ std::string error_without_last_rank(bool share_memory) {
 TEST(Processes, NameTheRankThatNeverComes) {
   const Group& world = testing::session().world();
   if (world.size() == 1) return;
-  for (bool share_memory : {true, false}) {
-    std::string error = error_without_last_rank(share_memory);
+  for (int ranks_per_node : {0, 1, 2}) {
+    std::string error = error_without_last_rank(ranks_per_node);
     world.barrier({.name = "all back"});
     if (world.rank() == 0) {
       EXPECT_THAT(error, AllOf(HasSubstr("waited 0.3 s for "), HasSubstr(fmt::format("rank {}", world.size() - 1))));

@@ -30,10 +30,32 @@ inline std::vector<at::Tensor> values_of_all(int ranks, int64_t elements, at::Sc
 
 inline at::ScalarType wide(at::ScalarType dtype) { return dtype == at::kBFloat16 ? at::kFloat : dtype; }
 
-/// Sum in rank order, in float32 for bfloat16; not yet rounded.
+/// While it lives, sums over all `ranks` are expected to be sums of sums over so many neighbours.
+class NeighboursFirst {
+ public:
+  NeighboursFirst(size_t neighbours, size_t ranks) { now() = {neighbours, ranks}; }
+  ~NeighboursFirst() { now() = {}; }
+  static size_t among(size_t ranks) { return ranks == now().ranks ? now().neighbours : 1; }
+
+ private:
+  struct Order {
+    size_t neighbours = 1, ranks = 0;
+  };
+  static Order& now() {
+    static Order order;
+    return order;
+  }
+};
+
+/// Sum in the order of the nodes and in rank order inside them, in float32 for bfloat16; not yet rounded.
 inline at::Tensor wide_sum(const std::vector<at::Tensor>& all) {
-  at::Tensor sum = all[0].to(wide(all[0].scalar_type()), /*non_blocking=*/false, /*copy=*/true);
-  for (size_t rank = 1; rank < all.size(); ++rank) sum.add_(all[rank].to(sum.scalar_type()));
+  size_t neighbours = NeighboursFirst::among(all.size());
+  at::Tensor sum;
+  for (size_t first = 0; first < all.size(); first += neighbours) {
+    at::Tensor part = all[first].to(wide(all[first].scalar_type()), /*non_blocking=*/false, /*copy=*/true);
+    for (size_t rank = first + 1; rank < first + neighbours; ++rank) part.add_(all[rank].to(part.scalar_type()));
+    sum = sum.defined() ? sum.add_(part) : part;
+  }
   return sum;
 }
 

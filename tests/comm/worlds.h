@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/session.h"
+#include "tests/comm/values.h"
 #include "tests/test_session.h"
 
 namespace echelon::testing {
@@ -24,23 +25,34 @@ struct World {
   friend std::ostream& operator<<(std::ostream& out, const World& world) { return out << world.name << world.ranks; }
 };
 
-/// Over MPI without shared memory, as between nodes; a second session of the same processes.
+/// A further session of the same processes, as if on nodes of so many neighbours.
+inline Session session_of_nodes(int ranks_per_node) {
+  static char name[] = "test";
+  static char* arguments[] = {name, nullptr};
+  int argc = 1;
+  char** argv = arguments;
+  return Session::join(argc, argv, {.backend = "mpi", .timeout_seconds = 60, .ranks_per_node = ranks_per_node});
+}
 inline const Session& network_session() {
-  static Session session = [] {
-    static char name[] = "test";
-    static char* arguments[] = {name, nullptr};
-    int argc = 1;
-    char** argv = arguments;
-    return Session::join(argc, argv, {.backend = "mpi", .timeout_seconds = 60, .share_memory = false});
-  }();
+  static Session session = session_of_nodes(1);
+  return session;
+}
+inline const Session& nodes_session() {
+  static Session session = session_of_nodes(2);
   return session;
 }
 
-/// All processes with and without shared memory; on one process also ranks that need no launcher.
+/// All processes on one node, each on its own, and on nodes of two; on one process also ranks that need no launcher.
 inline std::vector<World> worlds() {
   int ranks = session().world().size();
   std::vector<World> worlds{{"mpi", ranks, [](const auto& on_rank) { on_rank(session().world()); }},
                             {"network", ranks, [](const auto& on_rank) { on_rank(network_session().world()); }}};
+  if (ranks > 2 && ranks % 2 == 0) {
+    worlds.push_back({"nodes", ranks, [ranks](const auto& on_rank) {
+                        NeighboursFirst order(2, static_cast<size_t>(ranks));
+                        on_rank(nodes_session().world());
+                      }});
+  }
   if (ranks > 1) return worlds;
   worlds.push_back({"self", 1, [](const auto& on_rank) { on_rank(Session::alone().world()); }});
   for (int threads : {1, 2, 3, 4, 8}) {

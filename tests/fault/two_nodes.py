@@ -1,5 +1,5 @@
-"""Two nodes on one machine: network namespaces with addresses of their own, and a link between them that can be slow. Each has half
-of the machine's processors.
+"""Two nodes on one machine: namespaces with addresses, host names and shared memory of their own, and a link between them that
+can be slow. Each has half of the machine's processors.
 
 Needs root, iproute2 and a kernel that lets namespaces be made; where it has not, TwoNodes.possible() says why.
 """
@@ -10,13 +10,22 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+# Host names and /dev/shm are a node's own too: Open MPI names its shared memory after the host and the rank there.
+ENTER = """#!/bin/sh
+# Runs a command on a node: NODE COMMAND...
+node=$1
+shift
+case $node in {cases} esac
+exec ip netns exec "{prefix}$node" unshare --uts --mount /bin/sh -c '
+  hostname "$1" && mount -t tmpfs tmpfs /dev/shm || exit 1
+  shift
+  exec "$@"' enter "{prefix}$node" taskset -c "$processors" "$@"
+"""
 AGENT = """#!/bin/sh
 # What mpirun starts instead of ssh: HOST COMMAND...
 host=$1
 shift
-node=${{host##*.}}
-case $node in {cases} esac
-exec ip netns exec "{prefix}$node" taskset -c "$processors" /bin/sh -c "$*"
+exec {enter} "${{host##*.}}" /bin/sh -c "$*"
 """
 
 
@@ -57,10 +66,9 @@ class TwoNodes:
             self.inside(node, "ip", "link", "set", "lo", "up")
             if self.rate:
                 self.inside(node, "tc", "qdisc", "add", "dev", "eth1", "root", "tbf", "rate", self.rate, "burst", "64kb", "latency", "200ms")
-        agent = self.folder / "agent"
         cases = " ".join(f"{node}) processors={self.processors(node)};;" for node in (1, 2))
-        agent.write_text(AGENT.format(prefix=self.prefix, cases=cases))
-        agent.chmod(0o755)
+        self.script("enter", ENTER.format(prefix=self.prefix, cases=cases))
+        self.script("agent", AGENT.format(enter=self.folder / "enter"))
         return self
 
     def __exit__(self, *_) -> None:
@@ -73,6 +81,11 @@ class TwoNodes:
 
     def namespace(self, node: int) -> str:
         return f"{self.prefix}{node}"
+
+    def script(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(0o755)
 
     @staticmethod
     def processors(node: int) -> str:
@@ -97,7 +110,7 @@ class TwoNodes:
         }
 
     def popen(self, node: int, words: list[str], **options) -> subprocess.Popen:
-        command = ["ip", "netns", "exec", self.namespace(node), "taskset", "-c", self.processors(node), *map(str, words)]
+        command = [str(self.folder / "enter"), str(node), *map(str, words)]
         return subprocess.Popen(command, env={**self.environment(), **options.pop("env", {})}, **options)
 
     def run(self, node: int, words: list[str], **options) -> subprocess.CompletedProcess:
