@@ -13,6 +13,7 @@
 #include "models/kernels/isa.h"
 #include "models/layers/product_table.h"
 #include "runtime/checkpoint/load.h"
+#include "runtime/checkpoint/recover.h"
 #include "runtime/checkpoint/save.h"
 #include "runtime/metrics/recorder.h"
 #include "runtime/recipe/changes.h"
@@ -37,6 +38,7 @@ class RunInFolder {
  private:
   void hold_folder();
   void check_recipe_of_folder() const;
+  std::string start_of_other_run() const;
   std::string find_start();
   void train(Trainer& trainer, Recorder& recorder);
   bool evaluate_now(int64_t step) const;
@@ -62,7 +64,7 @@ int RunInFolder::run() {
   on_every_rank(mesh_.world(), "log", [&] { log_to_file(path(fmt::format("log/rank-{:05}.log", mesh_.world().rank()))); });
   EC_LOG(info, "{}, process {}", mesh_.place(), getpid());
   EC_LOG(info, "kernels for {}; products by {}", name_of(isa()), products_in_words());
-  std::string start = on_first_rank(mesh_.world(), "checkpoint to start from", [&] { return find_start(); });
+  std::string start = find_start();
   std::optional<CheckpointReader> reader;
   on_every_rank(mesh_.world(), "open checkpoint", [&] {
     if (!start.empty()) reader.emplace(open_checkpoint(start));
@@ -89,7 +91,12 @@ int RunInFolder::run() {
 }
 
 void RunInFolder::hold_folder() {
-  held_.emplace(RunFolder::hold(options_.folder, options_.trust_folder));
+  held_.emplace(RunFolder::hold(
+      options_.folder, {.trusted = options_.trust_folder, .self = RunOwner::this_process(options_.job)}));
+  store_.act_under(held_->epoch());
+  if (!held_->taken_over_from().empty()) {
+    EC_LOG(info, "{} was held by {}, which is gone: taken over", options_.folder, held_->taken_over_from());
+  }
   bool used = exists(path("recipe.textproto"));
   if (used && options_.resume == Resume::never) {
     throw Error::recipe(options_.folder, "holds a run already").remedy("choose another --out, or leave out --resume=never");
@@ -108,22 +115,24 @@ void RunInFolder::check_recipe_of_folder() const {
       .remedy("a resumed run may change steps, checkpoint, evaluate, mesh, sharding and batch.micro; else choose another --out");
 }
 
+std::string RunInFolder::start_of_other_run() const {
+  if (is_checkpoint(options_.resume_from)) return options_.resume_from;
+  auto other = CheckpointStore(options_.resume_from).recover();
+  if (!other) throw Error::storage(options_.resume_from, "is no checkpoint and holds none");
+  return other->folder;
+}
+
 std::string RunInFolder::find_start() {
-  if (!options_.resume_from.empty()) {
-    if (is_checkpoint(options_.resume_from)) return options_.resume_from;
-    auto other = CheckpointStore(options_.resume_from).recover();
-    if (!other) throw Error::storage(options_.resume_from, "is no checkpoint and holds none");
-    return other->folder;
-  }
-  auto checkpoint = store_.recover();
-  if (!checkpoint) return "";
-  for (const std::string& reason : checkpoint->passed_over) std::fprintf(stderr, "warning: %s\n", reason.c_str());
-  return checkpoint->folder;
+  bool own = options_.resume_from.empty();
+  return on_first_rank(mesh_.world(), "checkpoint to start from", [&] { return own ? std::string() : start_of_other_run(); }) +
+         (own ? newest_whole_step(store_, mesh_.world()) : "");
 }
 
 void RunInFolder::train(Trainer& trainer, Recorder& recorder) {
   for (int64_t step = last_step_ + 1; step <= recipe_.steps() && !stopped_; ++step) {
-    recorder.step(trainer.step(step));
+    Report report = trainer.step(step);
+    if (held_) held_->check_held();   // frozen for long, we may have been given up: then what we write is another's
+    recorder.step(report);
     if (evaluate_now(step)) evaluate(trainer, recorder, step);
     stopped_ = agree_any(mesh_.world(), options_.stop_requested && options_.stop_requested(), "stop") && step < recipe_.steps();
     if (stopped_ || step == recipe_.steps() || step % recipe_.checkpoint().every() == 0) save(trainer, recorder, step);

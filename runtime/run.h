@@ -16,6 +16,7 @@ struct RunOptions {
   std::string resume_from;            ///< a checkpoint to start from instead of the folder's own; empty: none
   bool live_progress = false;         ///< a terminal is at the other end
   bool trust_folder = false;
+  std::string job;                    ///< the scheduler's name for it, for people who find the folder in use; empty: none
   /// Asked at the end of each step on every rank; true on any rank stops the run after a checkpoint.
   bool (*stop_requested)() = nullptr;
 };

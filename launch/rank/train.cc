@@ -4,6 +4,7 @@
 #include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -38,6 +39,11 @@ Recipe checked_recipe(const std::string& name, const std::vector<std::string>& o
   }
   check_recipe(loaded.recipe, ranks, loaded.places);
   return loaded.recipe;
+}
+
+std::string slurm_job() {
+  const char* job = std::getenv("SLURM_JOB_ID");
+  return job ? fmt::format("Slurm {}", job) : "";
 }
 
 /// Machines of the job; 0 where they hold unequal numbers of ranks, or ranks that are no neighbours. Collective.
@@ -82,6 +88,7 @@ int run_train(const CommandLine& line, Session& session) {
   RunOptions options{.folder = arguments.out,
                      .live_progress = rank_arguments().live_progress,
                      .trust_folder = arguments.trust_folder,
+                     .job = slurm_job(),
                      .stop_requested = is_stop_requested};
   if (options.folder.empty()) {
     options.folder = on_first_rank(session.world(), "run folder", [&] { return default_run_folder(recipe.name()); });

@@ -12,6 +12,7 @@
 
 #include "cluster/base/log.h"
 #include "cluster/base/text.h"
+#include "runtime/store/lease.h"
 
 namespace echelon {
 
@@ -80,11 +81,17 @@ std::string CheckpointStore::begin(int64_t step, int64_t bytes) const {
 
 Manifest CheckpointStore::commit(const std::string& staging, int64_t step, std::vector<FileRecord> votes,
                                  const std::string& layout) const {
-  Manifest manifest =
-      seal({.step = step, .layout = layout, .previous_root = previous_root(step), .files = std::move(votes)});
+  Manifest manifest = seal({.step = step,
+                            .epoch = epoch_,
+                            .layout = layout,
+                            .previous_root = previous_root(step),
+                            .files = std::move(votes)});
   compare_with_votes(staging, manifest.files);
   write_file_atomically(join_path(staging, "manifest.json"), dump_manifest(manifest));
   make_folders(checkpoints_);
+  // Frozen after this line, we are too late all the same: a new holder clears what is in flight before it looks for the
+  // newest step, and our rename finds nothing.
+  if (epoch_ > 0) check_claim(run_folder_, epoch_);
   make_way(step);
   rename_to_new(staging, folder(step));
   fsync_folder(checkpoints_);
@@ -115,10 +122,10 @@ std::vector<int64_t> CheckpointStore::steps() const {
   return found;
 }
 
-std::optional<Checkpoint> CheckpointStore::recover(std::optional<int64_t> below) const {
+std::optional<Checkpoint> CheckpointStore::recover(std::optional<int64_t> below,
+                                                   std::vector<std::string> passed_over) const {
   std::vector<int64_t> found = steps();
   if (found.empty()) return {};
-  std::vector<std::string> passed_over;
   for (auto step = found.rbegin(); step != found.rend(); ++step) {
     if (below && *step >= *below) continue;
     try {
@@ -146,6 +153,7 @@ std::string CheckpointStore::set_aside(int64_t step) const {
 }
 
 std::vector<int64_t> CheckpointStore::retire(int64_t keep, const std::vector<int64_t>& pinned) const {
+  if (epoch_ > 0) check_claim(run_folder_, epoch_);
   std::vector<int64_t> found = steps(), removed;
   int64_t right = 0;
   for (auto step = found.rbegin(); step != found.rend(); ++step) {
@@ -162,7 +170,10 @@ std::vector<int64_t> CheckpointStore::retire(int64_t keep, const std::vector<int
 void CheckpointStore::clean() const {
   for (const std::string& garbage : {inflight_, trash_}) {
     if (!is_folder(garbage)) continue;
-    for (const std::string& name : list_folder(garbage)) remove_folder(join_path(garbage, name));
+    for (const std::string& name : list_folder(garbage)) {
+      std::string doomed = join_path(garbage, name);
+      garbage == inflight_ ? discard(doomed) : remove_folder(doomed);
+    }
   }
 }
 

@@ -62,16 +62,19 @@ class CheckpointFile {
 ///     rank 0:  votes complete ? store.commit(folder, step, votes, layout) : store.abandon(folder);
 ///     rank 0:  store.retire(keep);
 ///
-/// Only the holder of the run folder calls what changes something; reading is free to all.
+/// Only the holder of the run folder calls what changes something; reading is free to all. A holder says which claim it
+/// acts under: once a higher one exists, it changes nothing any more.
 class CheckpointStore {
  public:
   explicit CheckpointStore(std::string run_folder);
+  /// The claim (lease.h) that commits and removals are made under; 0: none, nothing is compared.
+  void act_under(int64_t epoch) { epoch_ = epoch; }
 
   /// A new staging folder. Errors: Error::storage, also when less than `bytes` and 5 % are free.
   std::string begin(int64_t step, int64_t bytes) const;
   /// Checks that the folder holds what was voted, writes the manifest and renames the folder to its step: that rename
-  /// is the commit. A damaged checkpoint of this step is set aside first. Errors: Error::storage; nothing is then
-  /// committed.
+  /// is the commit. A damaged checkpoint of this step is set aside first. Errors: Error::storage, also when another run
+  /// has taken the folder over; nothing is then committed.
   Manifest commit(const std::string& staging, int64_t step, std::vector<FileRecord> votes,
                   const std::string& layout) const;
   /// Removes a staging folder.
@@ -80,15 +83,17 @@ class CheckpointStore {
   /// Committed steps, rising; whole or not.
   std::vector<int64_t> steps() const;
   /// The highest step, below `below` if given, whose manifest and sizes are right; nothing when there are no steps.
-  /// Errors: Error::storage when there are steps and none is right: a run never starts again from 0 by itself.
-  std::optional<Checkpoint> recover(std::optional<int64_t> below = {}) const;
+  /// `passed_over`: reasons for newer ones that the caller had before. Errors: Error::storage when there are steps and
+  /// none is right: a run never starts again from 0 by itself.
+  std::optional<Checkpoint> recover(std::optional<int64_t> below = {}, std::vector<std::string> passed_over = {}) const;
   std::string folder(int64_t step) const;
 
   /// Moves a step to `damaged/`, for people to look at; the way to write that step again. Gives its new place.
   std::string set_aside(int64_t step) const;
   /// Removes steps older than the newest `keep` (at least 2) right ones, except `pinned`. Gives those removed.
   std::vector<int64_t> retire(int64_t keep, const std::vector<int64_t>& pinned = {}) const;
-  /// Removes what dead saves and removals left behind.
+  /// Removes what dead saves and removals left behind. Whoever still writes there, frozen until now, finds nothing to
+  /// commit: what is in flight leaves its place by a rename before it is removed.
   void clean() const;
 
  private:
@@ -98,6 +103,7 @@ class CheckpointStore {
   void discard(const std::string& folder) const;
 
   std::string run_folder_, checkpoints_, inflight_, trash_;
+  int64_t epoch_ = 0;
 };
 
 }  // namespace echelon

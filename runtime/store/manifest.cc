@@ -14,11 +14,12 @@ constexpr int64_t newest_schema = 1;
 Json body(const Manifest& manifest) {
   Json files = Json::array();
   for (const FileRecord& record : manifest.files) files.push_back(to_json(record));
-  return {{"schema", manifest.schema},
-          {"step", manifest.step},
-          {"layout", manifest.layout},
-          {"previous_root", manifest.previous_root},
-          {"files", files}};
+  Json json{{"schema", manifest.schema}, {"step", manifest.step}};
+  if (manifest.epoch > 0) json["epoch"] = manifest.epoch;
+  json["layout"] = manifest.layout;
+  json["previous_root"] = manifest.previous_root;
+  json["files"] = files;
+  return json;
 }
 
 std::string root_of(const Manifest& manifest) {
@@ -70,6 +71,7 @@ Manifest parse_manifest(std::string_view text, const std::string& place) {
         .expected(fmt::format("at most {}", newest_schema));
   }
   manifest.step = json_integer(json, "step", place, 0, std::numeric_limits<int64_t>::max(), kind);
+  manifest.epoch = json_integer(json, "epoch", place, 0, std::numeric_limits<int64_t>::max(), 0, kind);
   manifest.layout = json_string(json, "layout", place, kind);
   manifest.previous_root = json_string(json, "previous_root", place, kind);
   manifest.root = json_string(json, "root", place, kind);

@@ -13,6 +13,7 @@ namespace echelon {
 struct Manifest {
   int64_t schema = 1;
   int64_t step = 0;
+  int64_t epoch = 0;              ///< of the claim it was committed under (lease.h); 0: none, and not in the text
   std::string layout;             ///< mesh, stage and ranks that wrote it, for people and for `inspect`
   std::string previous_root;      ///< of the checkpoint before; "" for the first
   std::vector<FileRecord> files;  ///< sorted by name

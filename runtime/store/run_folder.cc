@@ -1,90 +1,30 @@
 #include "runtime/store/run_folder.h"
 
 #include <cerrno>
-#include <ctime>
+#include <chrono>
 #include <optional>
-#include <sstream>
+#include <thread>
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cluster/base/files.h"
-#include "cluster/base/json.h"
+#include "cluster/base/log.h"
 
 namespace echelon {
 
 namespace {
 
-constexpr char owner_name[] = "owner.json", lock_name[] = "owner.lock";
+using Clock = std::chrono::steady_clock;
 
-/// A file of the system that says 0 as its size; "" when it is not there.
-std::string read_system_file(const std::string& path) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  char buffer[4096];
-  ssize_t got = file.is_open() ? ::read(file.get(), buffer, sizeof buffer) : 0;
-  return std::string(buffer, std::max<ssize_t>(got, 0));
-}
+constexpr double kSettleSeconds = 2;  // for one who is between taking the lock and writing its claim
+constexpr double kBeatsPerLease = 12;
+constexpr auto kLook = std::chrono::milliseconds(50);
 
-/// Start of a process in clock ticks since boot; nothing when it is gone or only waits to be buried.
-std::optional<int64_t> process_start_ticks(int64_t pid) {
-  std::string text = read_system_file(fmt::format("/proc/{}/stat", pid));
-  size_t name_end = text.rfind(')');  // The name may hold spaces and brackets.
-  if (name_end == std::string::npos) return {};
-  std::istringstream fields(text.substr(name_end + 1));
-  std::string state, skipped;
-  fields >> state;
-  for (int field = 4; field < 22; ++field) fields >> skipped;
-  int64_t ticks = 0;
-  fields >> ticks;
-  if (!fields || state == "Z" || state == "X") return {};
-  return ticks;
-}
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-std::string this_host() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
-
-std::string this_boot() {
-  std::string id = read_system_file("/proc/sys/kernel/random/boot_id");
-  return id.substr(0, id.find('\n'));
-}
-
-std::string utc_now() {
-  std::time_t now = std::time(nullptr);
-  std::tm utc;
-  ::gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
-
-Json to_json(const RunOwner& owner) {
-  return {{"host", owner.host},
-          {"boot_id", owner.boot_id},
-          {"pid", owner.pid},
-          {"process_start", owner.process_start},
-          {"started", owner.started}};
-}
-
-/// Nothing when there is no such file, or it is damaged: then only the lock counts.
-std::optional<RunOwner> read_owner(const std::string& folder) {
-  std::string path = join_path(folder, owner_name);
-  try {
-    Json json = parse_json(read_file(path, Error::Kind::storage, 64 << 10), path, Error::Kind::storage);
-    RunOwner owner;
-    owner.host = json_string(json, "host", path);
-    owner.boot_id = json_string(json, "boot_id", path);
-    owner.pid = json_integer(json, "pid", path, 1, INT32_MAX);
-    owner.process_start = json_integer(json, "process_start", path, 0, INT64_MAX);
-    owner.started = json_string(json, "started", path);
-    return owner;
-  } catch (const Error&) {
-    return {};
-  }
-}
+std::string lock_path(const std::string& path) { return join_path(join_path(path, "lease"), "lock"); }
 
 void create_folder(const std::string& path) {
   make_folders(folder_of(path));
@@ -107,73 +47,127 @@ void refuse_unsafe(const std::string& path) {
   }
 }
 
-Error held_by(const std::string& path, const std::optional<RunOwner>& owner) {
-  return Error::storage(path, fmt::format("the run folder is in use by {}", owner ? owner->describe() : "another run"))
+Error held_by(const std::string& path, const std::optional<Claim>& claim) {
+  std::string owner = claim && claim->owner && !claim->is_released ? claim->owner->describe() : "another run";
+  return Error::storage(path, "the run folder is in use by " + owner)
       .remedy("stop that run first, or choose another folder with --out");
 }
 
 Descriptor open_lock(const std::string& path) {
-  std::string lock_path = join_path(path, lock_name);
-  Descriptor lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640));
-  if (!lock.is_open()) throw system_error(Error::Kind::storage, lock_path, "open");
+  Descriptor lock(::open(lock_path(path).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640));
+  if (!lock.is_open()) throw system_error(Error::Kind::storage, lock_path(path), "open");
   return lock;
 }
 
-/// False when somebody else has it. On file systems without locks everybody gets it, and owner.json decides.
-bool take_lock(const Descriptor& lock) {
+struct flock whole_file() {
   struct flock whole = {};
   whole.l_type = F_WRLCK;
   whole.l_whence = SEEK_SET;
-  return ::fcntl(lock.get(), F_OFD_SETLK, &whole) == 0 || (errno != EAGAIN && errno != EACCES);
+  return whole;
 }
+
+enum class Lock { ours, of_another, unknown };  // unknown: the file system has none
+
+Lock take_lock(const Descriptor& lock) {
+  struct flock whole = whole_file();
+  if (::fcntl(lock.get(), F_OFD_SETLK, &whole) == 0) return Lock::ours;
+  return errno == EAGAIN || errno == EACCES ? Lock::of_another : Lock::unknown;
+}
+
+/// Looks at the newest claim again and again until it is clear whether its owner lives.
+class Contest {
+ public:
+  Contest(const std::string& path, const HoldOptions& options) : path_(path), options_(options) {}
+
+  enum class Standing { free, held, unclear };
+
+  Standing look(Lock lock, const std::optional<Claim>& claim) {
+    bool has_owner = claim && claim->owner && !claim->is_released;
+    if (has_owner && !claim->owner->is_on_host_of(options_.self)) return look_from_afar(*claim);
+    if (has_owner && claim->owner->is_alive_here()) return Standing::held;
+    if (lock == Lock::ours) return Standing::free;
+    // Who has the lock is about to write a claim, or lives where we cannot see its process; a file system without
+    // locks may show a claim that is being written.
+    bool is_settled = lock == Lock::unknown && (has_owner || !claim || claim->is_released);
+    if (is_settled) return Standing::free;
+    if (seconds_since(start_) < kSettleSeconds) return Standing::unclear;
+    return lock == Lock::unknown ? Standing::free : Standing::held;
+  }
+
+ private:
+  Standing look_from_afar(const Claim& claim) {
+    if (claim.epoch != watched_.epoch) {
+      watched_ = claim;
+      watched_since_ = Clock::now();
+      EC_LOG(warning, "{} is held by {}: waiting up to {} s for a sign of life", path_, claim.owner->describe(),
+             options_.lease_seconds);
+      return Standing::unclear;
+    }
+    if (claim.beat != watched_.beat) return Standing::held;
+    return seconds_since(watched_since_) < options_.lease_seconds ? Standing::unclear : Standing::free;
+  }
+
+  const std::string& path_;
+  const HoldOptions& options_;
+  Claim watched_;
+  Clock::time_point start_ = Clock::now(), watched_since_ = start_;
+};
 
 }  // namespace
 
-RunOwner RunOwner::this_process() {
-  int64_t pid = ::getpid();
-  return {this_host(), this_boot(), pid, process_start_ticks(pid).value_or(0), utc_now()};
-}
-
-bool RunOwner::is_alive_here() const {
-  return host == this_host() && boot_id == this_boot() && process_start_ticks(pid) == process_start;
-}
-
-std::string RunOwner::describe() const { return fmt::format("process {} on host {}, since {}", pid, host, started); }
-
-RunFolder RunFolder::hold(const std::string& path, bool trusted) {
+RunFolder RunFolder::hold(const std::string& path, const HoldOptions& options) {
   create_folder(path);
-  if (!trusted) refuse_unsafe(path);
+  if (!options.trusted) refuse_unsafe(path);
+  make_folders(join_path(path, "lease"));
   RunFolder folder;
   Descriptor lock = open_lock(path);
-  bool is_ours = take_lock(lock);
-  std::optional<RunOwner> owner = read_owner(path);
-  if (!is_ours || (owner && owner->is_alive_here())) throw held_by(path, owner);
-  if (owner) folder.taken_over_from_ = owner->describe();
-  write_file_atomically(join_path(path, owner_name), dump_json(to_json(RunOwner::this_process()), 1) + "\n");
+  Contest contest(path, options);
+  for (;; std::this_thread::sleep_for(kLook)) {
+    Lock whose = take_lock(lock);
+    std::optional<Claim> claim = newest_claim(path);
+    Contest::Standing standing = contest.look(whose, claim);
+    if (standing == Contest::Standing::held) throw held_by(path, claim);
+    if (standing == Contest::Standing::unclear) continue;
+    int64_t epoch = claim ? claim->epoch + 1 : 1;
+    if (!make_claim(path, epoch, options.self)) continue;
+    if (claim && claim->owner && !claim->is_released) folder.taken_over_from_ = claim->owner->describe();
+    folder.epoch_ = epoch;
+    break;
+  }
   folder.path_ = path;
+  folder.self_ = options.self;
   folder.lock_ = std::move(lock);
+  folder.heartbeat_ = std::make_unique<Heartbeat>(path, folder.epoch_, options.lease_seconds / kBeatsPerLease);
   return folder;
 }
 
 RunFolder::RunFolder(RunFolder&& other) noexcept
     : path_(std::exchange(other.path_, "")),
       taken_over_from_(std::move(other.taken_over_from_)),
-      lock_(std::move(other.lock_)) {}
+      self_(std::move(other.self_)),
+      epoch_(other.epoch_),
+      lock_(std::move(other.lock_)),
+      heartbeat_(std::move(other.heartbeat_)) {}
 
 RunFolder::~RunFolder() {
+  if (path_.empty()) return;
+  heartbeat_.reset();
   // The lock's file stays: removing it would let two runs lock two files of one name.
-  if (!path_.empty()) ::unlink(join_path(path_, owner_name).c_str());
+  try {
+    release_claim(path_, epoch_, self_);
+  } catch (const Error& error) {
+    EC_LOG(warning, "{}", error.what());  // the next run finds that this process is gone
+  }
 }
 
 std::string holder_of(const std::string& path) {
-  std::optional<RunOwner> owner = read_owner(path);
-  Descriptor lock(::open(join_path(path, lock_name).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  struct flock whole = {};
-  whole.l_type = F_WRLCK;
-  whole.l_whence = SEEK_SET;
+  std::optional<Claim> claim = newest_claim(path);
+  bool has_owner = claim && claim->owner && !claim->is_released;
+  Descriptor lock(::open(lock_path(path).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct flock whole = whole_file();
   bool is_locked = lock.is_open() && ::fcntl(lock.get(), F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
-  if (!is_locked && !(owner && owner->is_alive_here())) return "";
-  return owner ? owner->describe() : "another run";
+  if (!is_locked && !(has_owner && claim->owner->is_alive_here())) return "";
+  return has_owner ? claim->owner->describe() : "another run";
 }
 
 }  // namespace echelon

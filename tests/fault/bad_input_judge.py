@@ -178,11 +178,35 @@ def other_base(judge: Judge, good: Path) -> Path:
     return folder
 
 
+def flip_bit(checkpoint: Path) -> None:
+    shard = sorted(checkpoint.glob("shard-*"))[-1]
+    blob = bytearray(shard.read_bytes())
+    blob[-1000] ^= 1
+    shard.write_bytes(blob)
+
+
+def pass_over_damage(judge: Judge) -> None:
+    """A newest checkpoint with one flipped bit is named and set aside, and the run goes on from the one before, with its bits."""
+    run = judge.work / "flipped"
+    tiny_job.finish(judge.build, judge.recipe, run, 2)
+    metrics, newest = tiny_job.metrics(run), sorted((run / "checkpoints").glob("step-*"))[-1]
+    flip_bit(newest)
+    process = tiny_job.start(judge.build, judge.recipe, run, 2)
+    errors = process.communicate(timeout=60)[1]
+    said = re.search(f"warning: {newest.name} was passed over.*shard-00002.*written by rank 1", errors)
+    passed = process.returncode == 0 and said is not None
+    judge.failures += not passed
+    print(f"{'ok    ' if passed else 'FAILED'} newest checkpoint with one flipped bit: {process.returncode} {said and said[0]}")
+    same = tiny_job.metrics(run) == metrics and len(list((run / "damaged").iterdir())) == 1
+    judge.failures += not same
+    print(f"{'ok    ' if same else 'FAILED'} the steps behind it are done again with the same bits")
+
+
 def storage(judge: Judge) -> None:
     run = judge.work / "busy"
     tiny_job.finish(judge.build, judge.recipe, run, 2)
     process = tiny_job.start(judge.build, judge.recipe, run, 1, "steps=100000")
-    while not (run / "owner.json").exists() and process.poll() is None:
+    while not tiny_job.is_held(run) and process.poll() is None:
         time.sleep(0.02)
     judge.expect("folder of a live run", 5, r"busy|held|live", "train", str(judge.recipe), f"--out={run}")
     process.terminate()
@@ -191,12 +215,11 @@ def storage(judge: Judge) -> None:
     judge.failures += not stopped
     print(f"{'ok    ' if stopped else 'FAILED'} SIGTERM saves and ends with 75: {process.returncode} {errors.splitlines()[-1]}")
 
-    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
-    shard = newest / "shard-00001-model-00001-of-00001.safetensors"
-    blob = bytearray(shard.read_bytes())
-    blob[-1000] ^= 1
-    shard.write_bytes(blob)
-    judge.expect("checkpoint with one flipped bit", 5, r"shard-00001", "train", str(judge.recipe), f"--out={run}", "steps=100000")
+    for folder in sorted((run / "checkpoints").glob("step-*")):
+        flip_bit(folder)
+    judge.expect("every checkpoint with one flipped bit", 5, r"none of the checkpoints.* is whole.*shard-00001", "train", str(judge.recipe),
+                 f"--out={run}", "steps=100000")
+    pass_over_damage(judge)
 
     full = judge.work / "full"
     full.mkdir()

@@ -98,6 +98,15 @@ def rank_pids(run: Path) -> list[int]:
     return pids("echelon-rank", run)
 
 
+def is_held(run: Path) -> bool:
+    """Whether a live run has written its claim."""
+    claims = sorted((run / "lease").glob("epoch-*.json"))
+    try:
+        return bool(claims) and not json.loads(claims[-1].read_text())["released"]
+    except (OSError, ValueError):
+        return False
+
+
 def is_whole(build: str, path: Path) -> bool:
     result = subprocess.run([f"{build}/bin/echelon", "inspect", str(path), "--verify"], capture_output=True, env=os.environ)
     return result.returncode == 0

@@ -96,7 +96,7 @@ TEST(RunFolder, OfSeveralThatStartAtOnceOneRuns) {
 TEST(RunFolder, ADamagedOwnerFileOfADeadRunIsNoObstacle) {
   TemporaryFolder folder;
   { RunFolder run = RunFolder::hold(folder.at("run")); }
-  write_file_atomically(folder.at("run/owner.json"), "{torn");
+  write_file_atomically(folder.at("run/lease/epoch-00000001.json"), "{torn");
   EXPECT_NO_THROW(RunFolder::hold(folder.at("run")));
 }
 
@@ -105,7 +105,7 @@ TEST(RunFolder, ThatAnyoneMayWriteToIsRefusedUnlessTrusted) {
   make_folders(folder.at("run"));
   ::chmod(folder.at("run").c_str(), 0777);
   EXPECT_REFUSED(RunFolder::hold(folder.at("run")), recipe, "RUNDIR_UNSAFE: anyone may write");
-  EXPECT_NO_THROW(RunFolder::hold(folder.at("run"), true));
+  EXPECT_NO_THROW(RunFolder::hold(folder.at("run"), {.trusted = true}));
 }
 
 TEST(RunFolder, AFileInItsPlaceIsRefused) {
