@@ -125,7 +125,7 @@ std::string RunInFolder::start_of_other_run() const {
 std::string RunInFolder::find_start() {
   bool own = options_.resume_from.empty();
   return on_first_rank(mesh_.world(), "checkpoint to start from", [&] { return own ? std::string() : start_of_other_run(); }) +
-         (own ? newest_whole_step(store_, mesh_.world()) : "");
+         (own ? newest_whole_step(store_, mesh_.world(), options_.before_step) : "");
 }
 
 void RunInFolder::train(Trainer& trainer, Recorder& recorder) {

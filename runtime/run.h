@@ -17,6 +17,7 @@ struct RunOptions {
   bool live_progress = false;         ///< a terminal is at the other end
   bool trust_folder = false;
   std::string job;                    ///< the scheduler's name for it, for people who find the folder in use; empty: none
+  int64_t before_step = 0;            ///< go on from a checkpoint before this one, which is set aside; 0: from the newest
   /// Asked at the end of each step on every rank; true on any rank stops the run after a checkpoint.
   bool (*stop_requested)() = nullptr;
 };

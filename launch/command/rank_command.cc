@@ -1,18 +1,21 @@
 #include "launch/command/rank_command.h"
 
 #include <algorithm>
-#include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <random>
 
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
+#include "launch/command/restart.h"
 #include "launch/command/supervisor.h"
 #include "launch/options/resume.h"
+#include "runtime/store/checkpoint_store.h"
 
 namespace echelon {
 
@@ -39,18 +42,22 @@ class StatusFolder {
   std::string path_;
 };
 
-// The highest committed step of a run folder; -1: none.
-int64_t newest_checkpoint(const std::string& run_folder) {
-  int64_t newest = -1;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(join_path(run_folder, "checkpoints"), ignored)) {
-    std::string name = entry.path().filename();
-    int64_t step = -1;
-    if (!name.starts_with("step-")) continue;
-    auto [stop, failure] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
-    if (failure == std::errc() && stop == name.data() + name.size()) newest = std::max(newest, step);
+// Committed steps of a run folder, rising.
+std::vector<int64_t> checkpoints_of(const std::string& run_folder) {
+  try {
+    return CheckpointStore(run_folder).steps();
+  } catch (const Error&) {
+    return {};  // a store that cannot be read is for the ranks to complain about
   }
-  return newest;
+}
+
+Attempt attempt_of(const Verdict& verdict, const std::vector<int64_t>& steps) {
+  std::string sentence = verdict.sentence.substr(0, verdict.sentence.find(';'));
+  return {.may_pass = verdict.may_pass && !was_asked_to_stop(),
+          .started = verdict.started,
+          .signature = sentence,
+          .newest_step = steps.empty() ? -1 : steps.back(),
+          .has_earlier = steps.size() > 1};
 }
 
 bool live_terminal() {
@@ -108,19 +115,55 @@ class RankCommand {
 
   int watch_ranks(bool train) {
     StatusFolder status(train ? log_folder_ : fs::temp_directory_path().string());
-    std::vector<std::string> more;
-    if (train) more.push_back("--out=" + out_);
-    for (int restarts = 0;; ++restarts) {
-      int64_t before = newest_checkpoint(out_);
+    if (!train) return finish(watch_once(status, {}));
+    RestartPolicy policy(start_.max_restarts, std::random_device()());
+    policy.begin(newest(checkpoints_of(out_)));
+    std::vector<std::string> more = {"--out=" + out_};
+    while (true) {
       Verdict verdict = watch_once(status, more);
-      bool restart = train && verdict.exit_code == static_cast<int>(Error::Kind::comm) &&
-                     restarts < start_.max_restarts && newest_checkpoint(out_) > before && !was_asked_to_stop();
-      if (!restart) return finish(verdict);
-      std::cerr << fmt::format("echelon: {}\nechelon: restart {} of {} from step {}\n", verdict.sentence, restarts + 1,
-                               start_.max_restarts, newest_checkpoint(out_));
-      if (restarts == 0) more.push_back("--resume=auto");
+      std::vector<int64_t> steps = checkpoints_of(out_);
+      Decision decision = policy.after(attempt_of(verdict, steps));
+      if (!decision.restart) return finish(with_reason(verdict, decision.reason));
+      announce(verdict, decision, newest(steps));
+      if (!sleep_unless_asked_to_stop(decision.wait_seconds)) return finish(stopped_while_waiting(newest(steps)));
+      more = restart_arguments(decision, newest(steps));
       status.clear();
     }
+  }
+
+  static int64_t newest(const std::vector<int64_t>& steps) { return steps.empty() ? -1 : steps.back(); }
+
+  static Verdict with_reason(Verdict verdict, const std::string& reason) {
+    if (!reason.empty()) verdict.sentence += fmt::format(" ({})", reason);
+    return verdict;
+  }
+
+  void announce(const Verdict& verdict, const Decision& decision, int64_t newest) {
+    std::string from = newest < 0 ? "the start" : fmt::format("step {}", newest);
+    if (decision.before_step > 0) from = fmt::format("the checkpoint before step {}", newest);
+    std::cerr << fmt::format("echelon: {}\nechelon: restart {} from {} in {:.1f} s\n", verdict.sentence, ++restarts_,
+                             from, decision.wait_seconds);
+  }
+
+  std::vector<std::string> restart_arguments(const Decision& decision, int64_t newest) const {
+    std::vector<std::string> arguments = {"--out=" + out_};
+    // Before its first checkpoint a run starts again from the one that it was told to start from.
+    if (newest >= 0 || train_arguments(line_).resume == "never") arguments.push_back("--resume=auto");
+    if (decision.before_step > 0) arguments.push_back(fmt::format("--before_step={}", decision.before_step));
+    return arguments;
+  }
+
+  static bool sleep_unless_asked_to_stop(double seconds) {
+    auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    while (std::chrono::steady_clock::now() < end && !was_asked_to_stop()) usleep(20'000);
+    return !was_asked_to_stop();
+  }
+
+  static Verdict stopped_while_waiting(int64_t newest) {
+    if (newest < 0) return {.exit_code = 143, .sentence = "stopped: ended before a checkpoint was durable"};
+    Error error(Error::Kind::stopped, "", fmt::format("on request, between two attempts; step {} is durable", newest));
+    error.remedy("the same command goes on");
+    return {.exit_code = error.exit_code(), .sentence = error.what()};
   }
 
   Verdict watch_once(const StatusFolder& status, const std::vector<std::string>& more) {
@@ -149,6 +192,7 @@ class RankCommand {
   Placement placement_;
   LoadedRecipe loaded_;
   std::string out_, log_folder_;
+  int restarts_ = 0;
 };
 
 }  // namespace

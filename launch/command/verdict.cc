@@ -100,7 +100,9 @@ int exit_code_of_sentence(const std::string& sentence) {
   return 0;
 }
 
-Verdict judge(const Evidence& seen) {
+namespace {
+
+Verdict cause_of(const Evidence& seen) {
   if (seen.ending.signal == 0 && seen.ending.exit_code == 0 && !seen.killed) return {};
   const auto& reports = seen.reports;
   if (const auto* own = earliest(reports, [](int code) { return code != 0 && code != kComm && code != kStopped; }))
@@ -113,6 +115,18 @@ Verdict judge(const Evidence& seen) {
     if (int code = exit_code_of_sentence(seen.last_sentence)) return {code, seen.last_sentence, -1, false};
   }
   return without_words(seen);
+}
+
+// Ranks that disagree on a collective will do so again: that is a bug, not a failure of a machine.
+bool is_bug(const std::string& sentence) { return sentence.find("ranks disagree") != std::string::npos; }
+
+}  // namespace
+
+Verdict judge(const Evidence& seen) {
+  Verdict verdict = cause_of(seen);
+  verdict.started = !seen.reports.empty();
+  verdict.may_pass = verdict.exit_code == kComm && !is_bug(verdict.sentence);
+  return verdict;
 }
 
 }  // namespace echelon

@@ -13,9 +13,11 @@ namespace echelon {
 
 struct Verdict {
   int exit_code = 0;
-  std::string sentence;  ///< "comm: rank 2: …"; empty when all went well
-  int rank = -1;         ///< the one that failed, when it is known
-  bool died = false;     ///< it ended without a word
+  std::string sentence;   ///< "comm: rank 2: …"; empty when all went well
+  int rank = -1;          ///< the one that failed, when it is known
+  bool died = false;      ///< it ended without a word
+  bool started = false;   ///< some rank came to life
+  bool may_pass = false;  ///< a rank, node or link failed: the next attempt may go well
 };
 
 struct Evidence {

@@ -15,7 +15,8 @@ DEFINE_string(out, "", "folder that is written; train: runs/NAME-<time> unless g
 DEFINE_string(resume, "auto",
               "auto: continue what the folder holds; never: refuse a folder that holds a run; or a path to start from");
 DEFINE_int32(max_restarts, 3,
-             "times that ranks are started again after one failed, from the last checkpoint (0 to 1000)");
+             "times that ranks are started again after one failed, from the last checkpoint; each new checkpoint "
+             "begins the count anew (0 to 1000)");
 DEFINE_string(adapter, "", "PEFT folder laid over the model");
 DEFINE_bool(merge_adapters, false, "fold the adapters into the weights first: from then on they cost nothing");
 DEFINE_bool(dry_run, false, "print the resolved recipe and what it needs; start nothing");
@@ -41,6 +42,7 @@ DEFINE_string(max_shard_size, "5GB", "largest file of the weights");
 DEFINE_bool(verify, false, "read and hash every byte");
 DEFINE_bool(json, false, "one JSON object on stdout");
 DEFINE_string(status_folder, "", "where ranks report their end; set by the launcher");
+DEFINE_int64(before_step, 0, "go on from a checkpoint before this one; set by the launcher");
 DEFINE_string(progress, "auto", "auto, live or plain; set by the launcher");
 
 namespace echelon {
@@ -102,7 +104,7 @@ RankArguments rank_arguments() {
   if (FLAGS_progress != "auto" && FLAGS_progress != "live" && FLAGS_progress != "plain") {
     throw Error::usage("--progress", "unknown style").got(FLAGS_progress).expected("auto, live or plain");
   }
-  return {FLAGS_status_folder, FLAGS_progress == "live"};
+  return {FLAGS_status_folder, FLAGS_progress == "live", FLAGS_before_step};
 }
 
 TrainArguments train_arguments(const CommandLine& line) {

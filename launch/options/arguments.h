@@ -15,6 +15,7 @@ namespace echelon {
 struct RankArguments {
   std::string status_folder;   ///< where each rank reports its end (rank_status.h); empty: started by hand
   bool live_progress = false;  ///< a terminal is at the other end
+  int64_t before_step = 0;     ///< train: go on from a checkpoint before this one; 0: from the newest
 };
 RankArguments rank_arguments();
 

@@ -16,7 +16,7 @@ namespace {
 using Names = std::vector<std::string>;
 
 // Given by the launcher to its ranks, not typed by people.
-const Names kFromLauncher = {"status_folder", "progress"};
+const Names kFromLauncher = {"status_folder", "progress", "before_step"};
 
 Names with(Names own, const Names& more) {
   own.insert(own.end(), more.begin(), more.end());

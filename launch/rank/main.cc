@@ -1,10 +1,12 @@
 // The rank program: one process of a job. Started by `echelon`, or by hand with mpirun or srun; same arguments.
+#include <csignal>
 #include <cstdio>
 #include <functional>
 #include <limits>
 #include <map>
 
 #include <malloc.h>
+#include <sys/prctl.h>
 
 #include <c10/util/Exception.h>
 
@@ -48,6 +50,9 @@ void keep_large_blocks() {
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
 
+/// A rank does not outlive what started it, however that ended.
+void die_with_starter() { prctl(PR_SET_PDEATHSIG, SIGKILL); }
+
 int rank_main(int argc, char** argv) {
   if (argc == 2 && std::string(argv[1]) == "--version") {
     std::printf("echelon-rank %s\n", ECHELON_VERSION);
@@ -58,6 +63,7 @@ int rank_main(int argc, char** argv) {
   // Before anything slow: a request that comes early must not end the rank.
   if (line.command->name == "train") stop_on_signals();
   std::string status_folder = rank_arguments().status_folder;
+  if (!status_folder.empty()) die_with_starter();
   SessionOptions options;
   // Beside the status, where the launcher reads what a dead rank was doing.
   if (!status_folder.empty()) options.ledger_path = join_path(status_folder, "ledger-{rank}.bin");

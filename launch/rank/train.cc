@@ -89,6 +89,7 @@ int run_train(const CommandLine& line, Session& session) {
                      .live_progress = rank_arguments().live_progress,
                      .trust_folder = arguments.trust_folder,
                      .job = slurm_job(),
+                     .before_step = rank_arguments().before_step,
                      .stop_requested = is_stop_requested};
   if (options.folder.empty()) {
     options.folder = on_first_rank(session.world(), "run folder", [&] { return default_run_folder(recipe.name()); });

@@ -46,10 +46,14 @@ void pass_over(const CheckpointStore& store, const Checkpoint& start) {
 
 }  // namespace
 
-std::string newest_whole_step(const CheckpointStore& store, const Group& world) {
+std::string newest_whole_step(const CheckpointStore& store, const Group& world, int64_t before_step) {
   std::optional<Checkpoint> candidate;   // rank 0's, as are the reasons
   std::vector<std::string> reasons;
   std::optional<int64_t> below;
+  if (before_step > 0) {
+    below = before_step;
+    reasons.push_back(fmt::format("{}: what followed failed the same way twice", step_name(before_step)));
+  }
   while (true) {
     std::string folder = on_first_rank(world, "checkpoint to start from", [&] {
       candidate = store.recover(below, reasons);

@@ -73,9 +73,9 @@ class FakeInstallation {
     return finish(child);
   }
   /// `train` of a small recipe into the folder `run`.
-  std::vector<std::string> train(int ranks) const {
+  std::vector<std::string> train(int ranks, int most_restarts = 3) const {
     return {"train", "base/tiny_decoder_clm", "--out=" + file("run"), "--launcher=mpirun",
-            "--ranks=" + std::to_string(ranks)};
+            "--ranks=" + std::to_string(ranks), "--max_restarts=" + std::to_string(most_restarts)};
   }
 
  private:

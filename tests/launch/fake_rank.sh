@@ -54,4 +54,8 @@ case $FAKE in
     mkdir -p "$out/checkpoints/step-00000005"
     kill -9 $$ ;;
   dies_always) kill -9 $$ ;;
+  dies_behind_step_6)
+    [ "$rank" = 1 ] || wait_long
+    mkdir -p "$out/checkpoints/step-00000003" "$out/checkpoints/step-00000006"
+    kill -9 $$ ;;
 esac

@@ -25,7 +25,7 @@ TEST_F(Supervision, OneRankNeedsNoMpirun) {
 }
 
 TEST_F(Supervision, AKilledRankEndsTheJobWithinFiveSecondsAndIsNamed) {
-  Outcome outcome = echelon_.run(echelon_.train(3), "killed");
+  Outcome outcome = echelon_.run(echelon_.train(3, 0), "killed");
   EXPECT_LT(outcome.seconds, 5);
   EXPECT_EQ(outcome.ending.exit_code, 6);
   EXPECT_TRUE(outcome.last_line().starts_with("echelon: comm: rank 1 on ")) << outcome.output;
@@ -36,7 +36,7 @@ TEST_F(Supervision, AKilledRankEndsTheJobWithinFiveSecondsAndIsNamed) {
 }
 
 TEST_F(Supervision, ALoneRankThatDiesIsNamed) {
-  Outcome outcome = echelon_.run(echelon_.train(1), "alone");
+  Outcome outcome = echelon_.run(echelon_.train(1, 0), "alone");
   EXPECT_EQ(outcome.ending.exit_code, 6);
   EXPECT_EQ(outcome.last_line(), "echelon: comm: rank 0: killed by signal 11 (SIGSEGV)") << outcome.output;
 }
@@ -106,19 +106,34 @@ INSTANTIATE_TEST_SUITE_P(Ranks, Stopping, testing::Values(1, 2));
 TEST_F(Supervision, ADeadRankIsReplacedFromTheLastCheckpoint) {
   Outcome outcome = echelon_.run(echelon_.train(2), "dies_once");
   EXPECT_EQ(outcome.ending.exit_code, 0) << outcome.output;
-  EXPECT_NE(outcome.output.find("restart 1 of 3 from step 5"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("restart 1 from step 5 in "), std::string::npos) << outcome.output;
 }
 
-TEST_F(Supervision, WithoutAnyProgressThereIsNoRestart) {
+TEST_F(Supervision, ThreeAttemptsWithoutAnyProgressAreTheLast) {
   Outcome outcome = echelon_.run(echelon_.train(2), "dies_always");
   EXPECT_EQ(outcome.ending.exit_code, 6);
+  EXPECT_NE(outcome.output.find("restart 2 from the start in "), std::string::npos) << outcome.output;
+  EXPECT_EQ(outcome.output.find("restart 3"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.last_line().find("before the first checkpoint)"), std::string::npos) << outcome.output;
+}
+
+TEST_F(Supervision, TheSameFailureTwiceGoesOneCheckpointBack) {
+  Outcome outcome = echelon_.run(echelon_.train(2), "dies_behind_step_6");
+  EXPECT_EQ(outcome.ending.exit_code, 6);
+  EXPECT_NE(outcome.output.find("restart 2 from the checkpoint before step 6 in "), std::string::npos) << outcome.output;
+  EXPECT_TRUE(outcome.last_line().starts_with("echelon: comm: rank 1 on ")) << outcome.output;
+  EXPECT_NE(outcome.last_line().find("(the same failure 3 times behind step 6)"), std::string::npos) << outcome.output;
+}
+
+TEST_F(Supervision, AnErrorOfARankIsNotTriedAgain) {
+  Outcome outcome = echelon_.run(echelon_.train(2), "error");
   EXPECT_EQ(outcome.output.find("restart"), std::string::npos) << outcome.output;
 }
 
 TEST_F(Supervision, RestartsCanBeForbidden) {
-  std::vector<std::string> arguments = echelon_.train(2);
-  arguments.push_back("--max_restarts=0");
-  EXPECT_EQ(echelon_.run(arguments, "dies_once").ending.exit_code, 6);
+  Outcome outcome = echelon_.run(echelon_.train(2, 0), "dies_once");
+  EXPECT_EQ(outcome.ending.exit_code, 6);
+  EXPECT_EQ(outcome.output.find("restart"), std::string::npos) << outcome.output;
 }
 
 TEST_F(Supervision, ThereAreNeverMoreThreadsThanProcessors) {
@@ -156,7 +171,7 @@ TEST_F(Supervision, RanksGetWhatWasTypedWhateverItHolds) {
 }
 
 TEST_F(Supervision, NothingIsLeftInTheFolderForReports) {
-  echelon_.run(echelon_.train(2), "killed");
+  echelon_.run(echelon_.train(2, 1), "killed");
   for (const auto& entry : std::filesystem::directory_iterator(echelon_.file("run/log"))) {
     EXPECT_EQ(entry.path().extension(), ".log") << entry.path();
   }
