@@ -23,7 +23,9 @@ def parse():
     parser.add_argument("--apart", type=int, default=2000, help="steps after them (2000)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each side (1)")
     parser.add_argument("--options", default="", help="further options of DiLoCo, as in a recipe")
-    parser.add_argument("--batch", type=int, default=64, help="sequences of 64 tokens a step, of all replicas (64)")
+    parser.add_argument("--batch", type=int, default=256, help="sequences of 64 tokens a step, of all replicas (256)")
+    parser.add_argument("--width", type=int, default=32, help="of the decoder (32: 0.09 million parameters)")
+    parser.add_argument("--learning_rate", type=float, default=6e-3, help="of both sides (6e-3)")
     parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     return parser.parse_args()
 
@@ -31,8 +33,9 @@ def parse():
 def run(options, name, more, seed, folder):
     recipe = write_recipe(folder, options.together + options.apart, seed, more)
     out = folder / f"{name}-{seed}"
-    echelon(options.build, "train", recipe, f"--ranks={options.replicas}", f"--out={out}", "sharding.zero=0", f"batch.global={options.batch}",
-            f"batch.micro={options.batch // options.replicas}")
+    echelon(options.build, "train", recipe, f"--ranks={options.replicas}", f"--out={out}", "sharding.zero=0",
+            f"model.architecture.width={options.width}", f"optimizer.learning_rate={options.learning_rate}",
+            f"batch.global={options.batch}", f"batch.micro={options.batch // options.replicas}")
     steps, held_out = read_metrics(out)
     apart = steps[options.together :]
     return held_out, sum(step["bytes_sent"].get("gradients", 0) + step["bytes_sent"].get("updates", 0) for step in apart)

@@ -21,7 +21,7 @@ EXCHANGES = {
     "exact": "",
     "int8": "exchange { [echelon/Int8] {} }",
     "1-bit Adam": "optimizer { [echelon/OneBitAdam] { warmup_steps: 40 learning_rate: 3e-3 beta2: 0.95 weight_decay: 0.1 } }",
-    "top-k": "exchange { [echelon/TopK] { fraction: 0.02 } }",
+    "top-k": "exchange { [echelon/TopK] { fraction: 0.1 } }",
     "PowerSGD": "exchange { [echelon/PowerSgd] { rank: 4 } }",
     "DiLoCo": "mesh { replicas: 2 } exchange { [echelon/DiLoCo] { inner_steps: 20 synchronous_steps: 20 } }",
 }
