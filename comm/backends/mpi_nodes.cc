@@ -8,8 +8,8 @@ namespace echelon {
 
 namespace {
 
-constexpr int64_t kChunkBytes = 16 << 20;   // bounds the copies that are made on the way
-constexpr int64_t kSmallBytes = 4 << 10;    // below, meeting once more costs more than sending all of it
+constexpr int64_t kChunkBytes = 16 << 20;  // bounds the copies that are made on the way
+constexpr int64_t kSmallBytes = 4 << 10;   // below, meeting once more costs more than sending all of it
 
 /// A part of a collective, as the backends below are to compare and record it.
 Collective part_of(const Collective& whole, Op op, const at::Tensor& larger, bool accumulate = false) {
@@ -69,7 +69,8 @@ Work MpiNodes::all_gather(const Collective& collective, const at::Tensor& shard,
   int64_t nodes = across_->size(), ranks = node_->size(), n = shard.numel();
   at::Tensor from = shard.view(-1), to = full.view({nodes, ranks, n});
   in_pieces(n, nodes * ranks, static_cast<int64_t>(full.element_size()), [&](int64_t begin, int64_t length) {
-    at::Tensor column = at::empty({nodes, length}, full.options()), all = at::empty({ranks, nodes, length}, full.options());
+    at::Tensor column = at::empty({nodes, length}, full.options()),
+               all = at::empty({ranks, nodes, length}, full.options());
     across_->all_gather(part_of(collective, Op::all_gather, column), from.narrow(0, begin, length), column).wait();
     node_->all_gather(part_of(collective, Op::all_gather, all), column, all).wait();
     to.narrow(2, begin, length).copy_(all.transpose(0, 1));

@@ -9,9 +9,9 @@
 namespace echelon {
 
 /// Rank r is number r % n of the n on its node. Sums and gathers move 1/n of what they would between ranks one by one:
-/// the ranks of a node add up in the memory that they share, each sends the part that is its own to its like on the other
-/// nodes, and all hand round what came. A sum's order is that of the nodes of sums in rank order; types below 32 bits are
-/// widened on the way and rounded once.
+/// the ranks of a node add up in the memory that they share, each sends the part that is its own to its like on the
+/// other nodes, and all hand round what came. A sum's order is that of the nodes of sums in rank order; types below 32
+/// bits are widened on the way and rounded once.
 class MpiNodes final : public MpiNetwork {
  public:
   /// `node`: the ranks of this one's node; `across`: those with its number on every node.

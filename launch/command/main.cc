@@ -7,6 +7,7 @@
 #include "cluster/base/error.h"
 #include "launch/command/describe.h"
 #include "launch/command/doctor.h"
+#include "launch/command/drill.h"
 #include "launch/command/rank_command.h"
 #include "runtime/store/inspect.h"
 
@@ -40,6 +41,16 @@ int doctor_command(const Installation& installation) {
   return 0;
 }
 
+int drill_command(const CommandLine& line, const Installation& installation) {
+  DrillArguments arguments = drill_arguments(line);
+  if (arguments.list) {
+    std::cout << list_faults();
+  } else {
+    drill(arguments, installation);
+  }
+  return 0;
+}
+
 int run_command(const std::vector<std::string>& arguments) {
   const std::string& name = arguments[0];
   if (name == "prepare") return prepare(arguments, find_installation());
@@ -51,6 +62,7 @@ int run_command(const std::vector<std::string>& arguments) {
   Installation installation = find_installation();
   if (name == "inspect") return inspect_command(line);
   if (name == "doctor") return doctor_command(installation);
+  if (name == "drill") return drill_command(line, installation);
   if (name == "recipes") std::cout << list_recipes(installation, wants_json());
   if (name == "describe") std::cout << describe(line.names.empty() ? "" : line.names[0], installation);
   return line.command->runs_on_ranks ? run_rank_command(line, installation) : 0;

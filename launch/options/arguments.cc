@@ -40,6 +40,7 @@ DEFINE_int64(seed, 0, "of the draws");
 DEFINE_string(dtype, "float32", "float32, bfloat16 or float16");
 DEFINE_string(max_shard_size, "5GB", "largest file of the weights");
 DEFINE_bool(verify, false, "read and hash every byte");
+DEFINE_bool(list, false, "say which faults there are");
 DEFINE_bool(json, false, "one JSON object on stdout");
 DEFINE_string(status_folder, "", "where ranks report their end; set by the launcher");
 DEFINE_int64(before_step, 0, "go on from a checkpoint before this one; set by the launcher");
@@ -180,6 +181,18 @@ MergeArguments merge_arguments(const CommandLine& line) {
 MergeArguments unmerge_arguments(const CommandLine& line) {
   layout(line.overrides);
   return {.model = required(FLAGS_model, "--model"), .adapter = "", .out = required(FLAGS_out, "--out")};
+}
+
+DrillArguments drill_arguments(const CommandLine& line) {
+  if (FLAGS_list) return {.list = true};
+  if (line.names.size() != 2) throw Error::usage("drill", "needs a fault and a recipe").remedy("`echelon drill --list` lists the faults");
+  const std::string& fault = line.names[0];
+  return {.fault = fault,
+          .recipe = line.names[1],
+          .overrides = line.overrides,
+          .out = FLAGS_out.empty() ? default_run_folder("drill-" + fault) : FLAGS_out,
+          .ranks = in_range(FLAGS_ranks, 0, 65536, "--ranks"),
+          .seed = FLAGS_seed};
 }
 
 StartArguments start_arguments() {

@@ -83,6 +83,16 @@ struct MergeArguments {
 MergeArguments merge_arguments(const CommandLine& line);
 MergeArguments unmerge_arguments(const CommandLine& line);
 
+struct DrillArguments {
+  bool list = false;  ///< only says which faults there are
+  std::string fault, recipe;
+  std::vector<std::string> overrides;
+  std::string out;  ///< folder of both runs
+  int ranks = 0;    ///< 0: as `train` chooses
+  int64_t seed = 0;
+};
+DrillArguments drill_arguments(const CommandLine& line);
+
 /// How ranks are started.
 struct StartArguments {
   int ranks = 0;  ///< 0: as many as GPUs are visible, else 1

@@ -97,9 +97,14 @@ std::vector<Command> make_commands() {
        .summary = "a Part or a recipe: options, defaults, paper; without a name, every Part",
        .most_names = 1},
       {.name = "doctor", .usage = "", .summary = "what this machine has and lacks for training", .flags = {"json"}},
+      {.name = "drill",
+       .usage = "FAULT RECIPE [path=value ...] | --list",
+       .summary = "breaks a run on purpose: noticed when, what was lost, bits equal or not",
+       .flags = {"out", "ranks", "seed", "list"},
+       .most_names = 2,
+       .takes_overrides = true},
       {.name = "plan", .summary = "memory and time of a run that is not started", .available = false},
       {.name = "verify", .summary = "compares layouts with one rank", .available = false},
-      {.name = "drill", .summary = "injects a fault into a run", .available = false},
   };
 }
 

@@ -1,0 +1,135 @@
+#include "launch/command/faults.h"
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include <unistd.h>
+
+#include "cluster/base/error.h"
+#include "cluster/base/files.h"
+#include "cluster/base/text.h"
+
+namespace echelon {
+
+namespace {
+
+constexpr int kStopped = 75;  // exit code of a run that was asked to stop
+constexpr int kFolderInUse = 5;
+constexpr unsigned kPauseSeconds = 2;
+
+pid_t any_rank(const DrillJob& job, std::mt19937_64& random) {
+  std::vector<pid_t> pids = job.rank_pids();
+  if (pids.empty()) throw Error::recipe("drill", "no rank of the run is on this machine");
+  return pids[random() % pids.size()];
+}
+
+/// One signal to one rank, which the launcher answers with a restart.
+template <int kSignal>
+int signal_a_rank(DrillJob& job, std::mt19937_64& random) {
+  job.hit(any_rank(job, random), kSignal);
+  return job.finish();
+}
+
+int pause_a_rank(DrillJob& job, std::mt19937_64& random) {
+  pid_t rank = any_rank(job, random);
+  job.hit(rank, SIGSTOP);
+  sleep(kPauseSeconds);
+  kill(rank, SIGCONT);
+  return job.finish();
+}
+
+void expect(const std::string& whose, int exit_code, int expected, const DrillJob& job) {
+  if (exit_code == expected) return;
+  throw Error::internal("drill", fmt::format("{} ended with exit code {}", whose, exit_code))
+      .expected(std::to_string(expected))
+      .got(job.last_words());
+}
+
+int ask_to_stop(DrillJob& job, std::mt19937_64&) {
+  job.hit(job.launcher_pid(), SIGTERM);
+  expect("the run that was asked to stop", job.finish(), kStopped, job);
+  job.start();
+  return job.finish();
+}
+
+int kill_the_launcher(DrillJob& job, std::mt19937_64&) {
+  job.hit(job.launcher_pid(), SIGKILL);
+  job.finish();
+  for (int tenths = 0; !job.rank_pids().empty(); ++tenths) {
+    if (tenths == 100) throw Error::internal("drill", "ranks outlive their launcher by 10 s");
+    usleep(100'000);
+  }
+  job.start();
+  return job.finish();
+}
+
+int start_a_second_job(DrillJob& job, std::mt19937_64&) {
+  job.fault_begins();
+  std::vector<std::string> words = command_line_of(job.launcher_pid());
+  Child second = Child::start({.arguments = words, .capture_stderr = true});
+  while (!second.ended()) second.read_output(10);
+  expect("the second job", second.ended()->exit_code, kFolderInUse, job);
+  return job.finish();
+}
+
+/// The largest file of the newest checkpoint: where a random bit most likely lies.
+std::filesystem::path largest_file(const std::string& run) {
+  std::filesystem::path newest, largest;
+  for (const std::string& name : list_folder(join_path(run, "checkpoints")))
+    if (name.starts_with("step-")) newest = std::filesystem::path(run) / "checkpoints" / name;
+  if (newest.empty()) throw Error::recipe("checkpoint", "the run has no checkpoint to damage");
+  for (const auto& entry : std::filesystem::directory_iterator(newest))
+    if (largest.empty() || entry.file_size() > file_size(largest)) largest = entry.path();
+  return largest;
+}
+
+void flip_a_bit(const std::filesystem::path& path, std::mt19937_64& random) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  auto place = static_cast<std::streamoff>(random() % file_size(path));
+  file.seekg(place);
+  char byte = static_cast<char>(file.get() ^ (1 << random() % 8));
+  file.seekp(place);
+  file.put(byte);
+}
+
+int damage_a_checkpoint(DrillJob& job, std::mt19937_64& random) {
+  job.hit(job.launcher_pid(), SIGTERM);
+  expect("the run that was asked to stop", job.finish(), kStopped, job);
+  flip_a_bit(largest_file(job.folder()), random);
+  job.start();
+  return job.finish();
+}
+
+}  // namespace
+
+const std::vector<Fault>& faults() {
+  static const std::vector<Fault> faults = {
+      {"kill", "SIGKILL of a rank", "named, and started again by the launcher", signal_a_rank<SIGKILL>},
+      {"crash", "SIGSEGV of a rank", "named, and started again by the launcher", signal_a_rank<SIGSEGV>},
+      {"abort", "SIGABRT of a rank", "named, and started again by the launcher", signal_a_rank<SIGABRT>},
+      {"pause", "SIGSTOP of a rank, SIGCONT two seconds later", "the run goes on, no step is repeated", pause_a_rank},
+      {"request", "SIGTERM of the launcher; the same command again", "saved, exit code 75, no step is repeated",
+       ask_to_stop},
+      {"launcher", "SIGKILL of the launcher; the same command again",
+       "no rank is left; goes on from the last checkpoint", kill_the_launcher},
+      {"second", "a second job for the same run folder", "the second ends with exit code 5, the first goes on",
+       start_a_second_job},
+      {"flip", "stopped, a bit of the newest checkpoint flipped; the same command again",
+       "found; goes on from the checkpoint before", damage_a_checkpoint},
+  };
+  return faults;
+}
+
+const Fault& find_fault(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Fault& fault : faults()) {
+    if (fault.name == name) return fault;
+    names.push_back(fault.name);
+  }
+  std::string near = did_you_mean(name, names);
+  throw Error::usage(printable(name), "no such fault")
+      .remedy(near.empty() ? "`echelon drill --list` lists them" : near);
+}
+
+}  // namespace echelon
