@@ -14,22 +14,28 @@ from pathlib import Path
 
 import numpy as np
 import reference_step
-from reference_step import ROOT, compare, processor_name, write_inputs
+from reference_step import ROOT, TASKS, compare, processor_name, write_inputs
 
 COMPARISONS = (
     ("full", "FP32", "DDP", (1, 2, 4)),
     ("full", "BF16", "DDP", (1, 2, 4)),
     ("full", "FP32", "FSDP2", (2, 4)),
     ("full", "BF16", "FSDP2", (2, 4)),
+    ("llama", "FP32", "DDP", (1,)),
+    ("llama", "BF16", "DDP", (1,)),
+    ("bert", "FP32", "DDP", (1,)),
+    ("bert", "BF16", "DDP", (1,)),
+    ("short", "FP32", "DDP", (1,)),
+    ("short", "BF16", "DDP", (1,)),
+    ("124m", "BF16", "DDP", (1, 2, 4)),
     ("lora", "FP32", "DDP", (1,)),
 )
-TASKS = {"full": "GPT-2, 14 M, all weights", "lora": "Llama, 20 M, LoRA r=16"}
 PAGE = """# Benchmarks
 
 Written by `tests/bench/run all`, which anybody can run on a machine of his own. {date}, {processor}, {cores} cores, PyTorch {torch},
 Python {python}, commit {commit}.
 
-One step of 4 x 256 tokens with AdamW and clipping at 1, from the same weights on the same tokens; Echelon at ZeRO-3. Both sides
+One step of 4 x 256 tokens (where nothing else is said) with AdamW and clipping at 1, from the same weights on the same tokens; Echelon at ZeRO-3. Both sides
 alternate A B B A, {rounds} runs of {steps} steps each, and their losses agree, or there is no row. Milliseconds are medians with
 quartiles; the ratio says how many steps Echelon takes while its peer takes one, in brackets where the quartiles cross and it does
 not count. Memory is the peak above that of a process that has only loaded its libraries, Echelon's over its peer's.
@@ -61,8 +67,8 @@ def row(options, ranks, ours, theirs, memory):
     ratio = f"{np.median(theirs) / np.median(ours):.2f}x"
     if np.percentile(ours, 25) <= np.percentile(theirs, 75) and np.percentile(theirs, 25) <= np.percentile(ours, 75):
         ratio = f"({ratio})"
-    peer = options.peer if ranks > 1 else "PEFT, eager" if options.task == "lora" else "eager"
-    return (f"| {TASKS[options.task]} | {options.precision} | {ranks} | {peer} | {milliseconds(ours)} | {milliseconds(theirs)} | {ratio} | "
+    peer = options.peer if ranks > 1 else "PEFT, eager" if TASKS[options.task].adapter else "eager"
+    return (f"| {TASKS[options.task].title} | {options.precision} | {ranks} | {peer} | {milliseconds(ours)} | {milliseconds(theirs)} | {ratio} | "
             f"{memory:.2f}x |")
 
 

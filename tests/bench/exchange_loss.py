@@ -17,7 +17,7 @@ EXCHANGES = {
     "int8": "exchange { [echelon/Int8] {} }",
     "sign": "exchange { [echelon/Sign] { exact_steps: 50 } }",
     "1-bit Adam": "optimizer { [echelon/OneBitAdam] { learning_rate: 3e-3 beta2: 0.95 weight_decay: 0.1 warmup_steps: 100 } }",
-    "top-k": "exchange { [echelon/TopK] { fraction: 0.1 } }",
+    "top-k": "exchange { [echelon/TopK] { fraction: 0.1 exact_steps: 50 } }",
     "PowerSGD": "exchange { [echelon/PowerSgd] { rank: 4 } }",
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "launch" / "prepare"))
@@ -24,6 +25,7 @@ def parse():
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokens", required=True)
     parser.add_argument("--adapter", default="", help="PEFT folder to train")
+    parser.add_argument("--batches", default="", help="file of `echelon batches` that is trained on, of one rank")
     parser.add_argument("--meeting", default="", help="where several ranks find each other: file://PATH or tcp://ADDRESS:PORT")
     parser.add_argument("--sharded", action="store_true", help="FSDP2, each block a unit, in place of DDP")
     parser.add_argument("--power_sgd", type=int, default=0, help="rank of DDP's PowerSGD hook; 0: exact sums (0)")
@@ -35,12 +37,12 @@ def parse():
 
 
 def load(options):
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
     config = AutoConfig.from_pretrained(options.model)
     if config.model_type == "gpt2":
         config.activation_function = "gelu_pytorch_tanh"  # the same function as gelu_new, in one kernel
-    model = AutoModelForCausalLM.from_pretrained(
+    model = (AutoModelForMaskedLM if options.batches else AutoModelForCausalLM).from_pretrained(
         options.model, config=config, attn_implementation="sdpa", dtype=torch.float32
     )
     if not options.adapter:
@@ -77,7 +79,9 @@ def spread(model, options):
 
 
 def batch_of(ids, step, options):
-    """This rank's rows of step `step`: samples are the text cut every `length` tokens, in order."""
+    """This rank's rows of step `step`: samples are the text cut every `length` tokens, in order; or as they stand in a file."""
+    if options.batches:
+        return ids.get_tensor(f"{step + 1}.0.input_ids"), ids.get_tensor(f"{step + 1}.0.labels")
     rows = options.batch // options.ranks
     first = step * options.batch + options.rank * rows
     samples = [ids[i * options.length : i * options.length + options.length + 1] for i in range(first, first + rows)]
@@ -88,13 +92,17 @@ def batch_of(ids, step, options):
 def train_step(model, optimizer, inputs, targets, precision):
     """Every rank has the same number of targets, so DDP's mean of gradients is the gradient of the global mean."""
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "BF16"):
-        logits = model(input_ids=inputs, use_cache=False).logits
+        logits = model(input_ids=inputs, **({} if model_is_encoder(model) else {"use_cache": False})).logits
     loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach()
+
+
+def model_is_encoder(model):
+    return "MaskedLM" in type(model).__name__
 
 
 def peak_bytes():
@@ -115,7 +123,7 @@ def main():
         dist.init_process_group("gloo", init_method=options.meeting, rank=options.rank, world_size=options.ranks)
         model = spread(model, options)
     optimizer = optimizer_for(model, options.rate)
-    ids, _ = indexed.read(options.tokens)
+    ids = safe_open(options.batches, "pt") if options.batches else indexed.read(options.tokens)[0]
     losses, seconds = [], []
     for step in range(options.steps):
         inputs, targets = batch_of(ids, step, options)

@@ -6,7 +6,8 @@ the same tokens; rounds alternate A B B A. Losses must agree before a time count
 medians with quartiles and their ratio, which counts only where the quartiles do not cross, and peak memory above that of the
 same program when it has only loaded its libraries.
 
-With --task=lora a Llama of 20 million parameters is tuned with LoRA of rank 16 on all its linears, beside PEFT.
+Other tasks: a Llama and a BERT of that size, batches of 1 x 128 tokens, a GPT-2 of 124 million parameters, and (lora) a Llama of 20
+million that is tuned with LoRA of rank 16 on all its linears, beside PEFT.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +35,7 @@ AGREE = {"FP32": 1e-4, "BF16": 3e-2}  # relative, of each loss; sums in another 
 RECIPE = """name: "reference_step"
 seed: 1  steps: {steps}  clip_norm: 1.0  precision: {precision}
 model {{ load: "{folder}/model" }}
-objective {{ [echelon/CausalLm] {{}} }}
+objective {{ [echelon/{objective}] {{}} }}
 data {{ train {{ [echelon/TokenFile] {{ path: "{folder}/tokens" sequence_length: {length} }} }} shuffle: false }}
 batch {{ global: {batch} }}
 optimizer {{ [echelon/AdamW] {{ learning_rate: {rate} beta1: 0.9 beta2: 0.95 epsilon: 1e-8 weight_decay: 0.1 }} }}
@@ -42,7 +45,7 @@ sharding {{ zero: {zero} }}
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--task", choices=("full", "lora"), default="full", help="what is trained (full)")
+    parser.add_argument("--task", choices=TASKS, default="full", help="what is trained (full)")
     parser.add_argument("--ranks", default="1,2,4", help="numbers of ranks, comma-separated (1,2,4)")
     parser.add_argument("--peer", choices=("DDP", "FSDP2"), default="DDP", help="PyTorch on several ranks (DDP)")
     parser.add_argument("--rounds", type=int, default=6, help="runs of each side (6)")
@@ -72,67 +75,88 @@ def write_tokens(prefix, count):
         "unk_id": None,
         "cls_id": None,
         "sep_id": None,
-        "mask_id": None,
-        "special_ids": [0],
+        "mask_id": 1,
+        "special_ids": [0, 1],
     }
     Path(f"{prefix}.meta.json").write_text(json.dumps(meta))
 
 
-def write_llama_and_adapter(folder):
-    import torch
-    from peft import LoraConfig, get_peft_model
+def llama(layers, tied):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=8,
-        num_attention_heads=6,
-        max_position_embeddings=LENGTH,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = LlamaForCausalLM(config)
-    model.save_pretrained(folder / "model")
-    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    get_peft_model(model, lora).save_pretrained(folder / "adapter")
+    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=384, intermediate_size=1024, num_hidden_layers=layers, num_attention_heads=6,
+                         max_position_embeddings=LENGTH, bos_token_id=0, eos_token_id=0, tie_word_embeddings=tied)
+    return LlamaForCausalLM(config)
 
 
-def write_gpt2(folder):
-    import torch
+def gpt2(layers, width, heads, vocabulary):
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    config = GPT2Config(vocab_size=vocabulary, n_positions=LENGTH, n_embd=width, n_layer=layers, n_head=heads, resid_pdrop=0.0,
+                        embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0)
+    return GPT2LMHeadModel(config)
+
+
+def bert():
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(vocab_size=VOCABULARY, hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=6,
+                        max_position_embeddings=LENGTH, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return BertForMaskedLM(config)
+
+
+@dataclass
+class Task:
+    title: str
+    model: Callable
+    batch: int = BATCH
+    length: int = LENGTH
+    adapter: bool = False
+    objective: str = "CausalLm"
+
+
+TASKS = {
+    "full": Task("GPT-2, 14 M, all weights", lambda: gpt2(6, 384, 6, VOCABULARY)),
+    "short": Task("GPT-2, 14 M, 1 x 128 tokens", lambda: gpt2(6, 384, 6, VOCABULARY), batch=1, length=128),
+    "llama": Task("Llama, 14 M, all weights", lambda: llama(6, tied=True)),
+    "bert": Task("BERT, 14 M, all weights", bert, objective="MaskedLm"),
+    "124m": Task("GPT-2, 124 M, all weights", lambda: gpt2(12, 768, 12, 50257)),
+    "lora": Task("Llama, 20 M, LoRA r=16", lambda: llama(8, tied=False), adapter=True),
+}
+
+
+def write_model(folder, task):
+    import torch
+
     torch.manual_seed(1)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=LENGTH,
-        n_embd=384,
-        n_layer=6,
-        n_head=6,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder / "model")
+    model = task.model()
+    model.save_pretrained(folder / "model")
+    if task.adapter:
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        get_peft_model(model, lora).save_pretrained(folder / "adapter")
 
 
 def write_inputs(folder, options):
-    write_tokens(folder / "tokens", options.steps * BATCH * LENGTH + 1)
-    {"full": write_gpt2, "lora": write_llama_and_adapter}[options.task](folder)
+    task = TASKS[options.task]
+    write_tokens(folder / "tokens", options.steps * task.batch * task.length + 1)
+    write_model(folder, task)
     recipe = RECIPE.format(
         steps=options.steps,
         precision=options.precision,
         folder=folder,
-        length=LENGTH,
-        batch=BATCH,
+        length=task.length,
+        batch=task.batch,
+        objective=task.objective,
         rate=RATE,
         zero=options.zero,
     )
     (folder / "reference_step.textproto").write_text(recipe)
+    if task.objective == "MaskedLm":  # what is masked is drawn: the peer gets the very batches
+        command = [f"{options.build}/bin/echelon", "batches", folder / "reference_step.textproto", f"--steps={options.steps}",
+                   f"--output={folder}/batches.safetensors"]
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def run_echelon(folder, ranks, options):
@@ -144,7 +168,7 @@ def run_echelon(folder, ranks, options):
         str(folder / "reference_step.textproto"),
         f"--ranks={ranks}",
         f"--out={out}",
-        *([f"--adapter={folder}/adapter"] if options.task == "lora" else []),
+        *([f"--adapter={folder}/adapter"] if TASKS[options.task].adapter else []),
     ]
     finish(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), "echelon train")
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -177,11 +201,12 @@ def run_peer(folder, ranks, options):
             f"--ranks={ranks}",
             f"--threads={threads}",
             f"--steps={options.steps}",
-            f"--batch={BATCH}",
-            f"--length={LENGTH}",
+            f"--batch={TASKS[options.task].batch}",
+            f"--length={TASKS[options.task].length}",
             f"--rate={RATE}",
             f"--precision={options.precision}",
-            *([f"--adapter={folder}/adapter"] if options.task == "lora" else []),
+            *([f"--adapter={folder}/adapter"] if TASKS[options.task].adapter else []),
+            *([f"--batches={folder}/batches.safetensors"] if TASKS[options.task].objective == "MaskedLm" else []),
             *(["--sharded"] if options.peer == "FSDP2" else []),
         ]
         bind = ["taskset", "-c", str(cores[rank])] if 1 < ranks <= len(cores) and threads == 1 else []
