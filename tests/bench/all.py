@@ -3,7 +3,6 @@
 About twenty minutes; nothing else should run on the machine. See reference_step.py for what is measured and how.
 """
 
-import argparse
 import os
 import platform
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import reference_step
-from reference_step import ROOT, TASKS, compare, processor_name, write_inputs
+from flags import ROOT, parser_of
+from reference_step import TASKS, compare, processor_name, write_inputs
 
 COMPARISONS = (
     ("full", "FP32", "DDP", (1, 2, 4)),
@@ -47,12 +47,11 @@ not count. Memory is the peak above that of a process that has only loaded its l
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side (5)")
     parser.add_argument("--steps", type=int, default=20, help="steps of a run, warm-up included (20)")
     parser.add_argument("--warmup", type=int, default=8, help="first steps of a run that are left out (8)")
     parser.add_argument("--zero", type=int, default=3, help="ZeRO stage of Echelon (3)")
-    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     parser.add_argument("--out", default=str(ROOT / "docs" / "benchmarks.md"), help="page that is written (docs/benchmarks.md)")
     parser.add_argument("--busy_ok", action="store_true", help="measure although the machine is busy")
     return parser.parse_args()

@@ -3,12 +3,12 @@
 Prints the held-out loss of both, and the bytes of the steps apart as a share of what synchronous training sends in as many.
 """
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
 
-from small_run import ROOT, echelon, prepare, read_metrics, write_recipe
+from flags import parser_of
+from small_run import echelon, prepare, read_metrics, write_recipe
 
 DILOCO = """mesh {{ replicas: {replicas} }}
 exchange {{ [echelon/DiLoCo] {{ inner_steps: {inner} synchronous_steps: {together} {more} }} }}
@@ -16,7 +16,7 @@ exchange {{ [echelon/DiLoCo] {{ inner_steps: {inner} synchronous_steps: {togethe
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--replicas", type=int, default=4, help="one rank each (4)")
     parser.add_argument("--inner_steps", type=int, default=50, help="between two meetings (50)")
     parser.add_argument("--together", type=int, default=200, help="synchronous steps at the start (200)")
@@ -26,7 +26,6 @@ def parse():
     parser.add_argument("--batch", type=int, default=256, help="sequences of 64 tokens a step, of all replicas (256)")
     parser.add_argument("--width", type=int, default=32, help="of the decoder (32: 0.09 million parameters)")
     parser.add_argument("--learning_rate", type=float, default=6e-3, help="of both sides (6e-3)")
-    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     return parser.parse_args()
 
 

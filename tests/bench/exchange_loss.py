@@ -4,12 +4,12 @@ Prints for each exchange and number of ranks how far the mean over seeds lies ab
 the stages share a line where their losses are the same to the digit.
 """
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
 
-from small_run import ROOT, echelon, prepare, read_metrics, write_recipe
+from flags import parser_of
+from small_run import echelon, prepare, read_metrics, write_recipe
 
 EXCHANGES = {
     "exact": "",
@@ -25,13 +25,12 @@ BATCH = ("batch.global=16", "batch.micro=4")  # two micro-steps on 2 ranks
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--exchanges", default=",".join(EXCHANGES), help="of: " + ", ".join(EXCHANGES))
     parser.add_argument("--ranks", default="2,4", help="numbers of ranks (2,4)")
     parser.add_argument("--stages", default="0,1,2,3", help="ZeRO stages (0,1,2,3)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
     parser.add_argument("--steps", type=int, default=200, help="of a run (200)")
-    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     return parser.parse_args()
 
 

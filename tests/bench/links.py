@@ -5,14 +5,14 @@ reaches the target. Prints seconds to the target, steps, and gradient bytes a st
 (network namespaces) and ./quickstart's text. Nothing else should run on the machine.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from small_run import ROOT, echelon, prepare, read_metrics, write_recipe
+from flags import ROOT, parser_of
+from small_run import echelon, prepare, read_metrics, write_recipe
 
 sys.path.insert(0, str(ROOT / "tests" / "fault"))
 from two_nodes import TwoNodes  # noqa: E402
@@ -31,13 +31,12 @@ SMOOTHING = 0.9
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--rates", default="10,100,1000", help="Mbit/s, comma-separated (10,100,1000)")
     parser.add_argument("--exchanges", default=",".join(EXCHANGES), help="of: " + ", ".join(EXCHANGES))
     parser.add_argument("--target", type=float, default=5.3, help="smoothed loss to reach (5.3)")
     parser.add_argument("--steps", type=int, default=220, help="most steps of a run (220)")
     parser.add_argument("--seed", type=int, default=1, help="of the runs (1)")
-    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     parser.add_argument("--out", default="", help="svg that is written; empty: none")
     return parser.parse_args()
 
@@ -83,9 +82,7 @@ def draw(path, results, rates):
 
 def main():
     options = parse()
-    missing = TwoNodes.possible()
-    if missing:
-        sys.exit(f"two nodes cannot be made here: {missing}")
+    TwoNodes.require()
     prepare(options.build)
     rates = [int(rate) for rate in options.rates.split(",")]
     results = {}

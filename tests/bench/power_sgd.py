@@ -5,7 +5,6 @@ at the end (mean of the last tenth of the steps) of each seed and the ratio of t
 namespaces) and ./quickstart's text. Nothing else should run on the machine.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from small_run import CORPUS, ROOT, prepare
+from flags import ROOT, parser_of
+from small_run import CORPUS, prepare
 
 sys.path.insert(0, str(ROOT / "tests" / "fault"))
 from two_nodes import TwoNodes  # noqa: E402
@@ -32,13 +32,12 @@ exchange {{ [echelon/PowerSgd] {{ rank: {rank} }} }}
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--rate", type=int, default=100, help="of the link, Mbit/s (100)")
     parser.add_argument("--rank", type=int, default=4, help="of the approximation (4)")
     parser.add_argument("--seeds", type=int, default=3, help="of the first weights (3)")
     parser.add_argument("--steps", type=int, default=300, help="of a run (300)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="constant (1e-3)")
-    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     return parser.parse_args()
 
 
@@ -86,9 +85,7 @@ def finish(processes):
 
 def main():
     options = parse()
-    missing = TwoNodes.possible()
-    if missing:
-        sys.exit(f"two nodes cannot be made here: {missing}")
+    TwoNodes.require()
     prepare(options.build)
     sides = {"Echelon": run_echelon, "DDP hook": run_peer}
     losses, seconds = {side: [] for side in sides}, {side: [] for side in sides}

@@ -10,7 +10,6 @@ Other tasks: a Llama and a BERT of that size, batches of 1 x 128 tokens, a GPT-2
 million that is tuned with LoRA of rank 16 on all its linears, beside PEFT.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -24,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from flags import ROOT, parser_of
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "launch" / "prepare"))
 import indexed  # noqa: E402
 
@@ -44,7 +43,7 @@ sharding {{ zero: {zero} }}
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--task", choices=TASKS, default="full", help="what is trained (full)")
     parser.add_argument("--ranks", default="1,2,4", help="numbers of ranks, comma-separated (1,2,4)")
     parser.add_argument("--peer", choices=("DDP", "FSDP2"), default="DDP", help="PyTorch on several ranks (DDP)")
@@ -53,7 +52,6 @@ def parse():
     parser.add_argument("--warmup", type=int, default=10, help="first steps of a run that are left out (10)")
     parser.add_argument("--precision", choices=("FP32", "BF16"), default="FP32")
     parser.add_argument("--zero", type=int, choices=range(4), default=3, help="ZeRO stage of Echelon (3)")
-    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     parser.add_argument("--busy_ok", action="store_true", help="measure although the machine is busy")
     return parser.parse_args()
 

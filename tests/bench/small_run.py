@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from flags import ROOT
+
 CORPUS = ROOT / "corpus" / "small"
 RECIPE = """name: "small"
 parent: "base/tiny_decoder_clm"

@@ -5,25 +5,23 @@ held-out loss before and after, and which share of full fine-tuning's gain each 
 package wordnet-base.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from flags import ROOT, parser_of
 
-ROOT = Path(__file__).resolve().parents[2]
 GLOSSES = ROOT / "corpus" / "glosses"
 DICTIONARY = Path("/usr/share/wordnet")
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("recipes", nargs="*", default=["decoder", "decoder_lora", "encoder", "encoder_lora"], help="below launch/recipes/tune")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe (3)")
     parser.add_argument("--ranks", type=int, default=2, help="of each run (2)")
-    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder (build)")
     return parser.parse_args()
 
 

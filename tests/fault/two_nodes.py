@@ -7,6 +7,7 @@ Needs root, iproute2 and a kernel that lets namespaces be made; where it has not
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -55,6 +56,12 @@ class TwoNodes:
             return "the kernel refuses network namespaces"
         run("ip", "netns", "del", name)
         return ""
+
+    @staticmethod
+    def require() -> None:
+        """Ends this program with a sentence where nodes are not possible."""
+        if missing := TwoNodes.possible():
+            sys.exit(f"two nodes cannot be made here: {missing}")
 
     def __enter__(self) -> "TwoNodes":
         for node in (1, 2):
