@@ -115,7 +115,8 @@ Placement place_ranks(const StartArguments& start, const Machine& machine) {
 }
 
 std::vector<std::string> rank_arguments_of(const CommandLine& line) {
-  static const std::vector<std::string> for_the_launcher = {"hosts", "hostfile", "launcher", "max_restarts", "ranks"};
+  static const std::vector<std::string> for_the_launcher = {"hosts", "hostfile", "launcher", "max_restarts", "ranks",
+                                                            "submit", "nodes", "time", "partition", "seconds_to_save"};
   std::vector<std::string> arguments = {line.command->name};
   for (const std::string& name : line.command->flags) {
     if (std::find(for_the_launcher.begin(), for_the_launcher.end(), name) != for_the_launcher.end()) continue;

@@ -9,6 +9,7 @@
 #include "launch/command/doctor.h"
 #include "launch/command/drill.h"
 #include "launch/command/rank_command.h"
+#include "launch/command/submit.h"
 #include "runtime/store/inspect.h"
 
 namespace echelon {
@@ -65,6 +66,10 @@ int run_command(const std::vector<std::string>& arguments) {
   if (name == "drill") return drill_command(line, installation);
   if (name == "recipes") std::cout << list_recipes(installation, wants_json());
   if (name == "describe") std::cout << describe(line.names.empty() ? "" : line.names[0], installation);
+  if (name == "train" && submit_arguments().submit) {
+    submit(line, installation);
+    return 0;
+  }
   return line.command->runs_on_ranks ? run_rank_command(line, installation) : 0;
 }
 

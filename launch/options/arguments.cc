@@ -25,6 +25,11 @@ DEFINE_int32(ranks, 0, "processes in all (1 to 65536); 0: as many as GPUs are vi
 DEFINE_string(hosts, "", "machines and their ranks: a:2,b:2; empty: this one");
 DEFINE_string(hostfile, "", "file with lines `HOST slots=N`");
 DEFINE_string(launcher, "auto", "auto, mpirun or srun; auto takes srun inside a Slurm allocation");
+DEFINE_bool(submit, false, "hand the run to Slurm as a batch job and return; it goes on by itself after a time limit");
+DEFINE_int32(nodes, 0, "machines of a job that is submitted (0 to 65536); 0: as Slurm sees fit");
+DEFINE_string(time, "", "time limit of a job that is submitted, in Slurm's words: 02:00:00");
+DEFINE_string(partition, "", "Slurm partition of a job that is submitted");
+DEFINE_int32(seconds_to_save, 120, "how long before its time limit a submitted job is asked to stop and save (1 to 65535)");
 DEFINE_int64(steps, 0, "optimizer steps whose batches are written (1 or more)");
 DEFINE_string(output, "", "safetensors file that is written");
 DEFINE_string(input, "", "safetensors file with the input tensors");
@@ -181,6 +186,14 @@ MergeArguments merge_arguments(const CommandLine& line) {
 MergeArguments unmerge_arguments(const CommandLine& line) {
   layout(line.overrides);
   return {.model = required(FLAGS_model, "--model"), .adapter = "", .out = required(FLAGS_out, "--out")};
+}
+
+SubmitArguments submit_arguments() {
+  return {.submit = FLAGS_submit,
+          .nodes = in_range(FLAGS_nodes, 0, 65536, "--nodes"),
+          .time = FLAGS_time,
+          .partition = FLAGS_partition,
+          .seconds_to_save = in_range(FLAGS_seconds_to_save, 1, 65535, "--seconds_to_save")};
 }
 
 DrillArguments drill_arguments(const CommandLine& line) {

@@ -83,6 +83,15 @@ struct MergeArguments {
 MergeArguments merge_arguments(const CommandLine& line);
 MergeArguments unmerge_arguments(const CommandLine& line);
 
+/// A batch job of Slurm.
+struct SubmitArguments {
+  bool submit = false;
+  int nodes = 0;                ///< 0: as Slurm sees fit
+  std::string time, partition;  ///< in Slurm's words; empty: Slurm's defaults
+  int seconds_to_save = 0;      ///< before the time limit, when the run is asked to stop
+};
+SubmitArguments submit_arguments();
+
 struct DrillArguments {
   bool list = false;  ///< only says which faults there are
   std::string fault, recipe;

@@ -120,6 +120,46 @@ def killed(judge: Judge) -> None:
     print(f"a killed rank: named after {seconds:.1f} s: {errors.splitlines()[-1]}")
 
 
+def queue_state(judge: Judge, job: str) -> str:
+    return subprocess.run(["scontrol", "show", "job", job], env=judge.environment, capture_output=True, text=True).stdout
+
+
+def submit(judge: Judge, run: Path, *more: str) -> str:
+    """The number of the batch job."""
+    command = [word for word in tiny_job.command(judge.build, judge.recipe, run, RANKS, *more) if not word.startswith("--max_restarts")]
+    done = subprocess.run([*command, "--submit"], env=judge.environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[1]
+
+
+def wait_for(what: str, reached) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not reached():
+        assert time.monotonic() < deadline, f"no {what}"
+        time.sleep(0.1)
+
+
+def submitted(judge: Judge, expected: dict) -> None:
+    run = judge.work / "a job's run"
+    job = submit(judge, run)
+    wait_for("end of the job", lambda: "JobState=COMPLETED" in queue_state(judge, job))
+    assert tiny_job.losses(run) == expected, "losses differ from those under mpirun"
+    print(f"--submit: job {job}, the losses of mpirun")
+
+
+def put_back(judge: Judge) -> None:
+    """What happens before a time limit: USR1, a checkpoint, exit code 75, and the job waits to be started again."""
+    run = judge.work / "put_back"
+    job = submit(judge, run, "steps=1000000")
+    wait_for("checkpoint", lambda: judge.newest_step(run) > 0)
+    subprocess.run(["scancel", "--signal=USR1", job], env=judge.environment, check=True)
+    wait_for("requeue", lambda: "Restarts=1" in queue_state(judge, job))
+    assert "JobState=PENDING" in queue_state(judge, job), queue_state(judge, job)
+    assert judge.newest_step(run) == tiny_job.metrics(run)[-1]["step"], "the last step is not saved"
+    subprocess.run(["scancel", job], env=judge.environment, check=True)
+    print(f"SIGUSR1 of job {job}: step {judge.newest_step(run)} saved, back in the queue")
+
+
 def main() -> int:
     missing = slurm_cluster.missing_programs()
     if missing:
@@ -138,6 +178,8 @@ def main() -> int:
             without_pmix(judge)
             stopped(judge)
             killed(judge)
+            submitted(judge, expected)
+            put_back(judge)
     return 0
 
 
