@@ -73,6 +73,7 @@ int RunInFolder::run() {
   if (own) last_step_ = reader->step();
 
   Trainer trainer(recipe_, mesh_);
+  trainer.report_to(options_.progress);
   if (reader) load_state(trainer, *reader);
   on_first_rank(mesh_.world(), "recipe", [&] {
     write_file_atomically(path("recipe.textproto"), recipe_text(recipe_));
@@ -148,11 +149,13 @@ bool RunInFolder::evaluate_now(int64_t step) const {
 
 void RunInFolder::evaluate(Trainer& trainer, Recorder& recorder, int64_t step) const {
   // The last evaluation looks at everything.
+  options_.progress->enter(Phase::evaluate, step);
   recorder.evaluation(step, trainer.evaluate(step == recipe_.steps() ? 0 : recipe_.evaluate().batches()));
 }
 
 void RunInFolder::save(Trainer& trainer, Recorder& recorder, int64_t step) const {
   Stopwatch watch(mesh_.world().seconds());
+  options_.progress->enter(Phase::save, step);
   recorder.sync();
   save_checkpoint(trainer, store_, step, recipe_.checkpoint().keep());
   recorder.saved(step, watch.total());
@@ -160,6 +163,7 @@ void RunInFolder::save(Trainer& trainer, Recorder& recorder, int64_t step) const
 
 void RunInFolder::finish(Trainer& trainer, Recorder& recorder) const {
   std::string folder = path(result());
+  options_.progress->enter(Phase::finish, last_step_);
   if (trainer.adapters().empty()) {
     write_model_folder(folder, trainer.model(), trainer.source().config,
                        {.frozen_from = trainer.source().reader.get(), .tokenizer_from = trainer.tokenizer_folder()});

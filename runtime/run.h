@@ -1,8 +1,10 @@
 // A whole run: from a recipe and a folder to a trained, exported model.
 #pragma once
 
+#include <memory>
 #include <string>
 
+#include "comm/ledger/rank_progress.h"
 #include "comm/mesh.h"
 #include "runtime/recipe/recipe.pb.h"
 
@@ -17,6 +19,7 @@ struct RunOptions {
   bool live_progress = false;         ///< a terminal is at the other end
   bool trust_folder = false;
   std::string job;                    ///< the scheduler's name for it, for people who find the folder in use; empty: none
+  std::shared_ptr<RankProgress> progress = std::make_shared<RankProgress>();   ///< told what the rank is at
   int64_t before_step = 0;            ///< go on from a checkpoint before this one, which is set aside; 0: from the newest
   /// Asked at the end of each step on every rank; true on any rank stops the run after a checkpoint.
   bool (*stop_requested)() = nullptr;

@@ -69,17 +69,20 @@ Report Trainer::step(int64_t step) {
   Stopwatch watch(world.seconds());
   double communication_before = world.seconds();
 
+  progress_->enter(Phase::input, step);
   std::vector<Batch> batches = train_->step(step, mesh_.dp().rank(), mesh_.dp().size());
   report.targets = count_targets(batches, mesh_.dp());
   report.tokens = recipe_.batch().global() * train_->source().length();
   report.seconds.data = watch.lap(world.seconds());
 
+  progress_->enter(Phase::compute, step);
   zero_->exchange->start(step);
   int64_t targets = zero_->exchange->synchronous() ? report.targets : count_targets(batches, mesh_.dp_in_replica());
   forward_and_backward(batches, targets, seed_.with("step").with(step), report);
   for (FlatShard* shard : model_->weights().trained()) shard->sum_partial_gradients();
   report.seconds.compute = watch.lap(world.seconds());
 
+  progress_->enter(Phase::update, step);
   double gradient_norm = reduce_losses_and_norm(report);
   check_finite(report);
   update(report, gradient_norm);
@@ -102,6 +105,7 @@ int64_t Trainer::count_targets(const std::vector<Batch>& batches, const Group& r
 void Trainer::forward_and_backward(const std::vector<Batch>& batches, int64_t targets, const Seed& seed, Report& report) {
   for (FlatShard* shard : model_->weights().trained()) shard->forget_gradients();
   for (size_t micro = 0; micro < batches.size(); ++micro) {
+    progress_->beat();
     zero_->first_micro_step = micro == 0;
     zero_->last_micro_step = micro + 1 == batches.size();
     Batch batch = batches[micro].on(mesh_.world().device());
@@ -175,6 +179,7 @@ Evaluation Trainer::evaluate(int64_t batches) {
   double sum = 0;
   int64_t targets = 0;
   for (int64_t index = 0; index < count; ++index) {
+    progress_->beat();
     for (const Batch& here : validation_->pass(index, mesh_.dp().rank(), mesh_.dp().size())) {
       Batch batch = here.on(mesh_.world().device());
       Terms terms = objective_->loss(*model_, batch, model_->pass(batch, seed_, /*training=*/false));

@@ -55,7 +55,7 @@ struct Pipes {
   dup2(empty, STDIN_FILENO);
   if (options.capture_stdout) dup2(pipes.output[1], STDOUT_FILENO);
   if (options.capture_stderr) dup2(pipes.output[1], STDERR_FILENO);
-  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGPIPE}) std::signal(number, SIG_DFL);
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE}) std::signal(number, SIG_DFL);
   execve(arguments[0], arguments, environment);
   int reason = errno;
   if (write(pipes.failure[1], &reason, sizeof reason) < 0) _exit(126);

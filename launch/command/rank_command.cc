@@ -173,11 +173,13 @@ class RankCommand {
     ours.insert(ours.end(), more.begin(), more.end());
     // Before `--`; what stands later wins.
     arguments.insert(std::find(arguments.begin(), arguments.end(), "--"), ours.begin(), ours.end());
+    bool trains = line_.command->name == "train" && !loaded_.file.empty();
     return watch({.child = child_of(placement_, machine_, installation_.rank_program, arguments),
                   .starter = placement_.starter,
                   .status_folder = status.path(),
                   .log_folder = log_folder_,
-                  .saves_on_request = line_.command->name == "train" && !loaded_.file.empty()});
+                  .saves_on_request = trains,
+                  .reports_progress = trains});
   }
 
   static int finish(const Verdict& verdict) {

@@ -25,10 +25,13 @@ constexpr size_t kTailLines = 5;
 
 std::atomic<int> stop_requests{0};
 std::atomic<int> first_stop_signal{0};
+std::atomic<int> record_requests{0};
 
 void note_signal(int signal) {
   if (stop_requests.fetch_add(1) == 0) first_stop_signal = signal == SIGUSR1 ? SIGTERM : signal;
 }
+
+void note_record_request(int) { record_requests.fetch_add(1); }
 
 std::vector<std::string> last_lines(const std::string& path) {
   std::ifstream file(path);
@@ -48,7 +51,12 @@ class Watcher {
     while (!child_.ended()) {
       pass_output();
       heed_stop_requests();
-      heed_failed_ranks();
+      heed_record_requests();
+      if (!killed_ && Clock::now() - looked_ >= kLookAtReports) {  // those we kill are not those that failed
+        looked_ = Clock::now();
+        heed_failed_ranks();
+        heed_silent_ranks();
+      }
       finish_kill();
     }
     kill_orphans();
@@ -76,8 +84,6 @@ class Watcher {
   }
 
   void heed_failed_ranks() {
-    if (killed_ || Clock::now() - looked_ < kLookAtReports) return;  // those we kill are not those that failed
-    looked_ = Clock::now();
     bool failed = false;
     lost_ranks_.clear();
     for (const RankReport& report : read_rank_reports(watch_.status_folder)) {
@@ -91,6 +97,33 @@ class Watcher {
       failed_since_ = Clock::now();
     } else if (Clock::now() - *failed_since_ > kPatience) {
       kill_now();
+    }
+  }
+
+  void heed_silent_ranks() {
+    if (!watch_.reports_progress || failed_since_) return;
+    hang_ = liveness_.look(Seconds(Clock::now().time_since_epoch()).count(), look_at_ranks(watch_.status_folder));
+    if (!hang_) return;
+    output_.say(fmt::format("no progress for {:.0f} s:", hang_->seconds));
+    for (const std::string& line : hang_->ranks) output_.say("  " + line);
+    write_flight_record();
+    kill_now();
+  }
+
+  void heed_record_requests() {
+    if (record_requests.exchange(0) > 0) write_flight_record();
+  }
+
+  void write_flight_record() {
+    if (watch_.log_folder.empty()) return;
+    std::string path;
+    for (int number = 1; path.empty() || exists(path); ++number)
+      path = join_path(watch_.log_folder, fmt::format("flight-{:03}.txt", number));
+    try {
+      write_file_atomically(path, flight_record(watch_.status_folder));
+      output_.say("the last collectives of every rank: " + path);
+    } catch (const Error& error) {
+      output_.say(error.what());
     }
   }
 
@@ -126,7 +159,8 @@ class Watcher {
                              .last_sentence = output_.sentence(),
                              .stop_signal = first_stop_signal,
                              .killed = killed_,
-                             .lost_ranks = killed_for_a_rank ? lost_ranks_ : std::vector<int>()});
+                             .lost_ranks = killed_for_a_rank ? lost_ranks_ : std::vector<int>(),
+                             .hang = hang_});
     explain(verdict);
     return verdict;
   }
@@ -150,6 +184,8 @@ class Watcher {
   Clock::time_point looked_ = Clock::now();
   std::optional<Clock::time_point> failed_since_, terminated_;
   std::vector<int> lost_ranks_;
+  Liveness liveness_;
+  std::optional<Hang> hang_;
 };
 
 }  // namespace
@@ -163,6 +199,8 @@ void listen_for_signals() {
   action.sa_handler = note_signal;
   action.sa_flags = SA_RESTART;
   for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaction(signal, &action, nullptr);
+  action.sa_handler = note_record_request;
+  sigaction(SIGUSR2, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   adopt_orphans();
 }

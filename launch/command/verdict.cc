@@ -51,6 +51,11 @@ Verdict of_signal(int rank, const std::string& host, int signal) {
   return {kComm, error.what(), rank, true};
 }
 
+Verdict of_hang(const Hang& hang) {
+  std::string place = hang.rank < 0 ? "job" : fmt::format("rank {}", hang.rank);
+  return {kComm, Error::comm(place, hang.what).what(), hang.rank, true};
+}
+
 Verdict stopped_early(int signal) {
   return {128 + signal, fmt::format("stopped: {}: ended before a checkpoint was durable", signal_name(signal)), -1,
           false};
@@ -108,6 +113,7 @@ Verdict cause_of(const Evidence& seen) {
   if (const auto* own = earliest(reports, [](int code) { return code != 0 && code != kComm && code != kStopped; }))
     return of_report(*own);
   if (const auto* stopped = earliest(reports, [](int code) { return code == kStopped; })) return of_report(*stopped);
+  if (seen.hang) return of_hang(*seen.hang);
   if (auto verdict = from_signals(seen)) return *verdict;
   if (seen.killed && seen.stop_signal != 0) return stopped_early(seen.stop_signal);
   if (seen.lost_ranks.empty()) {

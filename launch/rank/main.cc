@@ -59,6 +59,7 @@ int rank_main(int argc, char** argv) {
     return 0;
   }
   keep_large_blocks();
+  std::signal(SIGUSR2, SIG_IGN);   // a request for the flight record, which the launcher writes
   CommandLine line = parse_command_line({argv + 1, argv + argc});
   // Before anything slow: a request that comes early must not end the rank.
   if (line.command->name == "train") stop_on_signals();

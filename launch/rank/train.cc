@@ -9,11 +9,13 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "cluster/base/files.h"
 #include "cluster/base/json.h"
 #include "cluster/base/safetensors.h"
 #include "comm/agree.h"
 #include "comm/together.h"
 #include "launch/options/installation.h"
+#include "launch/options/rank_status.h"
 #include "launch/rank/commands.h"
 #include "launch/rank/loaded_model.h"
 #include "runtime/plan.h"
@@ -39,6 +41,12 @@ Recipe checked_recipe(const std::string& name, const std::vector<std::string>& o
   }
   check_recipe(loaded.recipe, ranks, loaded.places);
   return loaded.recipe;
+}
+
+/// Where the launcher looks.
+std::shared_ptr<RankProgress> progress_of(int rank) {
+  std::string folder = rank_arguments().status_folder;
+  return std::make_shared<RankProgress>(folder.empty() ? "" : join_path(folder, rank_file_stem(rank) + ".progress"));
 }
 
 std::string slurm_job() {
@@ -89,6 +97,7 @@ int run_train(const CommandLine& line, Session& session) {
                      .live_progress = rank_arguments().live_progress,
                      .trust_folder = arguments.trust_folder,
                      .job = slurm_job(),
+                     .progress = progress_of(session.world().rank()),
                      .before_step = rank_arguments().before_step,
                      .stop_requested = is_stop_requested};
   if (options.folder.empty()) {

@@ -53,6 +53,9 @@ case $FAKE in
     [ "$rank" = 1 ] || wait_long
     mkdir -p "$out/checkpoints/step-00000005"
     kill -9 $$ ;;
+  freezes)
+    [ "$rank" = 1 ] || wait_long
+    kill -STOP $$ ;;
   dies_always) kill -9 $$ ;;
   dies_behind_step_6)
     [ "$rank" = 1 ] || wait_long

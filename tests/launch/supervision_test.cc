@@ -125,6 +125,14 @@ TEST_F(Supervision, TheSameFailureTwiceGoesOneCheckpointBack) {
   EXPECT_NE(outcome.last_line().find("(the same failure 3 times behind step 6)"), std::string::npos) << outcome.output;
 }
 
+TEST_F(Supervision, AStoppedRankIsNamedWithinTenSecondsAndEverythingEnds) {
+  Outcome outcome = echelon_.run(echelon_.train(2, 0), "freezes");
+  EXPECT_LT(outcome.seconds, 10);
+  EXPECT_EQ(outcome.ending.exit_code, 6);
+  EXPECT_EQ(outcome.last_line(), "echelon: comm: rank 1: stopped by a signal in start") << outcome.output;
+  EXPECT_TRUE(std::filesystem::exists(echelon_.file("run/log/flight-001.txt")));
+}
+
 TEST_F(Supervision, AnErrorOfARankIsNotTriedAgain) {
   Outcome outcome = echelon_.run(echelon_.train(2), "error");
   EXPECT_EQ(outcome.output.find("restart"), std::string::npos) << outcome.output;

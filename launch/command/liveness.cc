@@ -1,0 +1,135 @@
+#include "launch/command/liveness.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+namespace echelon {
+
+namespace {
+
+constexpr double kStoppedSeconds = 6;
+constexpr double kLeastSeconds = 9, kTimesSlower = 5;
+constexpr double kPhaseSeconds = 300, kFinishSeconds = 600;
+constexpr size_t kFewestSteps = 3, kMostSteps = 200;
+constexpr int64_t kWarmUpSteps = 2;
+// Looks further apart than this: we were stopped or starved ourselves, and have seen nothing.
+constexpr double kBlindSeconds = 3;
+
+bool is_step(Phase phase) { return phase == Phase::input || phase == Phase::compute || phase == Phase::update; }
+
+std::string where(const RankView& view) {
+  std::string phase = fmt::format("{} of step {}", name_of(view.progress.phase), view.progress.step);
+  return view.progress.step == 0 ? std::string(name_of(view.progress.phase)) : phase;
+}
+
+std::string line_of(const RankView& view) {
+  std::string state = view.process_state == 'T' ? "stopped" : view.inside ? "waits" : "not in a collective";
+  std::string last = view.collective.empty() ? "" : (view.inside ? " in " : ", last in ") + view.collective;
+  return fmt::format("rank {}: {}, {}{}", view.rank, where(view), state, last);
+}
+
+// What the others wait for, and it has not come to.
+std::string missed(const RankView& culprit, const std::vector<RankView>& ranks) {
+  for (const RankView& view : ranks) {
+    if (view.rank != culprit.rank && view.inside)
+      return fmt::format("; rank {} waits in {}", view.rank, view.collective);
+  }
+  return "";
+}
+
+// Whether all others have left the collective that this rank is still in.
+bool is_left_behind(const RankView& view, const std::vector<RankView>& ranks) {
+  if (ranks.size() < 2 || view.group.empty()) return false;
+  return std::all_of(ranks.begin(), ranks.end(), [&](const RankView& other) {
+    auto left = other.completed.find(view.group);
+    return other.rank == view.rank || (left != other.completed.end() && left->second >= view.sequence);
+  });
+}
+
+// The rank that holds up the others, and how it does; rank -1: none can be told.
+Hang find_culprit(const std::vector<RankView>& ranks) {
+  auto first = [&](auto fits) { return std::find_if(ranks.begin(), ranks.end(), fits); };
+  auto found = first([](const RankView& view) { return view.process_state == 'T'; });
+  if (found != ranks.end())
+    return {found->rank, fmt::format("stopped by a signal in {}{}", where(*found), missed(*found, ranks))};
+  found = first([](const RankView& view) { return !view.inside; });
+  if (found != ranks.end())
+    return {found->rank, fmt::format("alive, not advancing in {}{}", where(*found), missed(*found, ranks))};
+  found = first([&](const RankView& view) { return is_left_behind(view, ranks); });
+  if (found != ranks.end())
+    return {found->rank, fmt::format("alive, not advancing in {}, in {}, which all others have left", where(*found),
+                                     found->collective)};
+  return {-1, fmt::format("every rank of this machine waits, rank {} in {}; the network, or a rank elsewhere",
+                          ranks.front().rank, ranks.front().collective)};
+}
+
+}  // namespace
+
+double Liveness::limit(Phase phase) const {
+  if (phase == Phase::finish) return kFinishSeconds;
+  if (!is_step(phase) || step_seconds_.size() < kFewestSteps) return kPhaseSeconds;
+  std::vector<double> sorted(step_seconds_.begin(), step_seconds_.end());
+  std::sort(sorted.begin(), sorted.end());
+  auto at = static_cast<size_t>(std::ceil(0.99 * static_cast<double>(sorted.size()))) - 1;
+  return std::max(kLeastSeconds, kTimesSlower * sorted[at]);
+}
+
+std::optional<Hang> Liveness::look(double now, const std::vector<RankView>& ranks) {
+  double since_last = now - last_look_;
+  bool blind = last_.empty() || since_last > kBlindSeconds;
+  last_look_ = now;
+  if (blind) {
+    progress_at_ = now;
+    stopped_since_.clear();
+  } else {
+    learn(since_last, ranks);
+  }
+  if (ranks != last_) progress_at_ = now;
+  last_ = ranks;
+  if (ranks.empty()) return {};
+  if (auto stopped = find_stopped(now, ranks)) return stopped;
+  double allowed = 0;
+  for (const RankView& view : ranks) allowed = std::max(allowed, limit(view.progress.phase));
+  if (now - progress_at_ <= allowed) return {};
+  return blame(now, ranks);
+}
+
+std::optional<Hang> Liveness::find_stopped(double now, const std::vector<RankView>& ranks) {
+  for (const RankView& view : ranks) {
+    if (view.process_state != 'T') {
+      stopped_since_.erase(view.rank);
+      continue;
+    }
+    double seconds = now - stopped_since_.emplace(view.rank, now).first->second;
+    if (seconds < kStoppedSeconds) continue;
+    Hang hang = blame(now, ranks);
+    hang.seconds = seconds;
+    return hang;
+  }
+  return {};
+}
+
+// The first rank's steps stand for all: they take them together.
+void Liveness::learn(double seconds, const std::vector<RankView>& ranks) {
+  if (ranks.empty()) return;
+  const ProgressState &before = last_.front().progress, &now = ranks.front().progress;
+  if (is_step(before.phase) && is_step(now.phase)) in_step_ += seconds;
+  int64_t steps = now.step - before.step;
+  if (steps <= 0) return;
+  for (int64_t i = std::max(before.step, kWarmUpSteps); i < now.step; ++i) {
+    step_seconds_.push_back(in_step_ / static_cast<double>(steps));
+    if (step_seconds_.size() > kMostSteps) step_seconds_.pop_front();
+  }
+  in_step_ = 0;
+}
+
+Hang Liveness::blame(double now, const std::vector<RankView>& ranks) const {
+  Hang hang = find_culprit(ranks);
+  hang.seconds = now - progress_at_;
+  for (const RankView& view : ranks) hang.ranks.push_back(line_of(view));
+  return hang;
+}
+
+}  // namespace echelon
