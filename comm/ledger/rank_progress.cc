@@ -14,8 +14,9 @@ namespace echelon {
 
 namespace {
 
-constexpr int64_t kMagic = 0x31474f5250434531;   // "1ECPROG1"
-constexpr std::array<std::string_view, 7> kNames = {"start", "input", "compute", "update", "evaluate", "save", "finish"};
+constexpr int64_t kMagic = 0x31474f5250434531;  // "1ECPROG1"
+constexpr std::array<std::string_view, 7> kNames = {"start",    "input", "compute", "update",
+                                                    "evaluate", "save",  "finish"};
 
 }  // namespace
 

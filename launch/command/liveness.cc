@@ -11,7 +11,8 @@ namespace {
 
 constexpr double kStoppedSeconds = 6;
 constexpr double kLeastSeconds = 9, kTimesSlower = 5;
-constexpr double kPhaseSeconds = 300, kFinishSeconds = 600;
+constexpr double kPhaseSeconds = 600;           // as long as a collective waits
+constexpr double kStartOrFinishSeconds = 1800;  // large models are read and written without a word
 constexpr size_t kFewestSteps = 3, kMostSteps = 200;
 constexpr int64_t kWarmUpSteps = 2;
 // Looks further apart than this: we were stopped or starved ourselves, and have seen nothing.
@@ -68,7 +69,7 @@ Hang find_culprit(const std::vector<RankView>& ranks) {
 }  // namespace
 
 double Liveness::limit(Phase phase) const {
-  if (phase == Phase::finish) return kFinishSeconds;
+  if (phase == Phase::start || phase == Phase::finish) return kStartOrFinishSeconds;
   if (!is_step(phase) || step_seconds_.size() < kFewestSteps) return kPhaseSeconds;
   std::vector<double> sorted(step_seconds_.begin(), step_seconds_.end());
   std::sort(sorted.begin(), sorted.end());

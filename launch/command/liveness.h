@@ -35,8 +35,9 @@ struct Hang {
 };
 
 /// A state machine without clock or processes of its own. The job hangs when no rank has come on for longer than its
-/// phase allows: max(9 s, 5 x the 99th percentile of a step) once some steps are learned; 300 s while starting,
-/// evaluating (a batch) or saving; 600 s while finishing. A stopped process is named after 6 s in any phase.
+/// phase allows: max(9 s, 5 x the 99th percentile of a step) once some steps are learned, 600 s before; 600 s while
+/// evaluating (a batch) or saving; 1800 s while starting or finishing. A stopped process is named after 6 s in any
+/// phase.
 class Liveness {
  public:
   /// `now`: seconds of a clock that never goes back. Ranks of this machine only; may be called at any rhythm.

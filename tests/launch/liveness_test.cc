@@ -138,8 +138,8 @@ TEST(Liveness, StartsSavesAndEvaluationsHaveTheirOwnLimit) {
     Job job(2);
     job.run(60);
     job.enter(phase);
-    EXPECT_FALSE(job.stand_still(290)) << name_of(phase);
-    EXPECT_TRUE(job.stand_still(600)) << name_of(phase);
+    EXPECT_FALSE(job.stand_still(590)) << name_of(phase);
+    EXPECT_TRUE(job.stand_still(1800)) << name_of(phase);
   }
 }
 
