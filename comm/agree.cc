@@ -52,6 +52,14 @@ bool agree_any(const Group& group, bool mine, const std::string& decision) {
   return reduced<int64_t>(group, mine, Reduce::max, decision) != 0;
 }
 
+std::vector<bool> agree_any(const Group& group, const std::vector<bool>& mine, const std::string& decisions) {
+  at::Tensor flags = at::tensor(std::vector<int64_t>(mine.begin(), mine.end()), at::kLong).to(group.device());
+  group.all_reduce(flags, {.name = decisions, .reduce = Reduce::max}).wait();
+  at::Tensor any = flags.cpu();
+  const auto* begin = any.const_data_ptr<int64_t>();
+  return std::vector<bool>(begin, begin + any.numel());
+}
+
 int64_t agree_sum(const Group& group, int64_t mine, const std::string& quantity) {
   return reduced(group, mine, Reduce::sum, quantity);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "comm/group.h"
 
@@ -12,6 +13,8 @@ namespace echelon {
 bool agree_all(const Group& group, bool mine, const std::string& decision);
 /// True when `mine` is true on any rank.
 bool agree_any(const Group& group, bool mine, const std::string& decision);
+/// For each of `mine`: true when it is true on any rank. One reduction for all.
+std::vector<bool> agree_any(const Group& group, const std::vector<bool>& mine, const std::string& decisions);
 /// Sum, largest, over the ranks.
 int64_t agree_sum(const Group& group, int64_t mine, const std::string& quantity);
 double agree_sum(const Group& group, double mine, const std::string& quantity);

@@ -48,6 +48,7 @@ void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps
   plan.gradients += (plan.zero >= 2 ? part : all) * n.master_bytes;
   plan.masters += keeps_master ? owned * n.master_bytes : 0;
   plan.state += owned * n.master_bytes * n.state_tensors;
+  plan.saved += part * n.master_bytes * (1 + n.state_tensors);
   plan.exchange += shard.zero().exchange->bytes_kept(shard, placement_of(plan, n));
   if (plan.zero >= 2) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
 }
@@ -116,6 +117,8 @@ Plan plan_of(const Recipe& recipe, int ranks) {
       add_traffic(plan, *shard, numbers, gathers[i]);
     }
   }
+  // What the exchange keeps is saved too; the first replica, which copies most, stands for all.
+  plan.saved = recipe.checkpoint().background() ? plan.saved + plan.exchange : 0;
   add_activations(plan, source.architecture, numbers, recipe.sharding().recompute() == FULL);
   return plan;
 }
@@ -135,6 +138,7 @@ std::string describe(const Plan& plan) {
   row("exchange", plan.exchange, plan.exchange ? "kept between steps" : "keeps nothing");
   row("together", plan.total(), fmt::format("{:.2f} a parameter", static_cast<double>(plan.total()) / static_cast<double>(plan.parameters)).c_str());
   row("largest gradient bucket", plan.buckets, "in backward");
+  if (plan.saved > 0) row("copy for checkpoints", plan.saved, "while they are written");
   row("largest gathered unit", plan.gathered, "none where ranks share memory");
   text += "# bytes sent per step, all ranks\n";
   row("gradients", plan.sent_gradients, "");

@@ -16,6 +16,7 @@ struct Plan {
   int dp = 1, tp = 1, zero = 3;
   int64_t values = 0, gradients = 0, masters = 0, state = 0, exchange = 0;   ///< bytes kept by every rank
   int64_t buckets = 0;                 ///< bytes of gradient memory in use during backward
+  int64_t saved = 0;                   ///< bytes of the copy that a checkpoint is written from, while training goes on
   int64_t gathered = 0;                ///< bytes of the largest gathered Units, where ranks share no memory
   int64_t sent_gradients = 0, sent_parameters = 0, sent_activations = 0;   ///< bytes a step, all ranks
   int replicas = 1;                    ///< inside dp

@@ -1,5 +1,6 @@
 #include "runtime/run.h"
 
+#include <functional>
 #include <optional>
 
 #include <fmt/format.h>
@@ -41,9 +42,14 @@ class RunInFolder {
   std::string start_of_other_run() const;
   std::string find_start();
   void train(Trainer& trainer, Recorder& recorder);
+  void take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver);
   bool evaluate_now(int64_t step) const;
   void evaluate(Trainer& trainer, Recorder& recorder, int64_t step) const;
-  void save(Trainer& trainer, Recorder& recorder, int64_t step) const;
+  /// Tells whether any rank was asked to stop; takes an undecided save further when no rank is busy with it.
+  bool end_of_step(Recorder& recorder, CheckpointSaver& saver) const;
+  void save(Recorder& recorder, CheckpointSaver& saver, int64_t step) const;
+  void wait_for(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const;
+  void wait_or_warn(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const;
   void finish(Trainer& trainer, Recorder& recorder) const;
   /// The folder of the result: a model, or an adapter.
   std::string result() const { return recipe_.adapter_size() + recipe_.model().adapter_size() > 0 ? "adapter" : "export"; }
@@ -130,13 +136,26 @@ std::string RunInFolder::find_start() {
 }
 
 void RunInFolder::train(Trainer& trainer, Recorder& recorder) {
+  CheckpointSaver saver(trainer, store_, recipe_.checkpoint().keep());
+  // A run whose only save is the last one needs no copy.
+  if (recipe_.checkpoint().background() && last_step_ + recipe_.checkpoint().every() < recipe_.steps()) saver.prepare();
+  try {
+    take_steps(trainer, recorder, saver);
+  } catch (const Error& error) {
+    // Diverged, on every rank alike: what was being saved is from before.
+    if (error.kind() == Error::Kind::numerics) wait_or_warn(recorder, [&] { return saver.finish(); });
+    throw;
+  }
+}
+
+void RunInFolder::take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver) {
   for (int64_t step = last_step_ + 1; step <= recipe_.steps() && !stopped_; ++step) {
     Report report = trainer.step(step);
     if (held_) held_->check_held();   // frozen for long, we may have been given up: then what we write is another's
     recorder.step(report);
     if (evaluate_now(step)) evaluate(trainer, recorder, step);
-    stopped_ = agree_any(mesh_.world(), options_.stop_requested && options_.stop_requested(), "stop") && step < recipe_.steps();
-    if (stopped_ || step == recipe_.steps() || step % recipe_.checkpoint().every() == 0) save(trainer, recorder, step);
+    stopped_ = end_of_step(recorder, saver) && step < recipe_.steps();
+    if (stopped_ || step == recipe_.steps() || step % recipe_.checkpoint().every() == 0) save(recorder, saver, step);
     last_step_ = step;
   }
 }
@@ -153,12 +172,49 @@ void RunInFolder::evaluate(Trainer& trainer, Recorder& recorder, int64_t step) c
   recorder.evaluation(step, trainer.evaluate(step == recipe_.steps() ? 0 : recipe_.evaluate().batches()));
 }
 
-void RunInFolder::save(Trainer& trainer, Recorder& recorder, int64_t step) const {
-  Stopwatch watch(mesh_.world().seconds());
+bool RunInFolder::end_of_step(Recorder& recorder, CheckpointSaver& saver) const {
+  bool stop = options_.stop_requested && options_.stop_requested();
+  std::vector<bool> any = agree_any(mesh_.world(), {stop, saver.busy()}, "stop, or a checkpoint is being written");
+  if (!any[1]) wait_or_warn(recorder, [&] { return saver.advance(); });
+  return any[0];
+}
+
+void RunInFolder::save(Recorder& recorder, CheckpointSaver& saver, int64_t step) const {
+  auto save_at_once = [&] {
+    recorder.sync();
+    saver.save(step);
+    return step;
+  };
+  auto start = [&] {
+    recorder.sync();
+    saver.start(step);
+    return std::nullopt;
+  };
   options_.progress->enter(Phase::save, step);
-  recorder.sync();
-  save_checkpoint(trainer, store_, step, recipe_.checkpoint().keep());
-  recorder.saved(step, watch.total());
+  wait_or_warn(recorder, [&] { return saver.finish(); });
+  if (stopped_ || step == recipe_.steps()) {
+    wait_for(recorder, save_at_once);
+  } else if (recipe_.checkpoint().background()) {
+    wait_or_warn(recorder, start);
+  } else {
+    wait_or_warn(recorder, save_at_once);
+  }
+}
+
+void RunInFolder::wait_for(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const {
+  Stopwatch watch(mesh_.world().seconds());
+  std::optional<int64_t> durable = save();
+  recorder.waited(watch.total());
+  if (durable) recorder.saved(*durable);
+}
+
+void RunInFolder::wait_or_warn(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const {
+  try {
+    wait_for(recorder, save);
+  } catch (const Error& error) {
+    if (error.kind() != Error::Kind::storage) throw;
+    recorder.say(fmt::format("warning: no checkpoint, training goes on: {}", error.message()));
+  }
 }
 
 void RunInFolder::finish(Trainer& trainer, Recorder& recorder) const {

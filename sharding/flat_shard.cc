@@ -15,6 +15,12 @@ constexpr int64_t kAlignment = 32;
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+/// Elements of a row of this rank's slice; a scalar is one row.
+int64_t row_of(const Parameter& parameter) {
+  const Slice& local = parameter.local();
+  return local.elements() / (local.sizes.empty() ? 1 : local.sizes[0]);
+}
+
 }  // namespace
 
 FlatShard::FlatShard(std::string name, Zero& zero, bool trained) : name_(std::move(name)), zero_(zero), trained_(trained) {}
@@ -194,22 +200,39 @@ at::Tensor FlatShard::whole(const at::Tensor& owned) {
   return all;
 }
 
-at::Tensor FlatShard::Rows::values(const at::Tensor& whole) const { return whole.narrow(0, begin, length).view(slice.sizes); }
+FlatShard::Reach FlatShard::reach(const at::Tensor& owned) {
+  int64_t end = shard_ * (replica().rank() + 1);
+  if (owned.numel() == elements_) return {part(owned), owned.narrow(0, end, elements_ - end)};
+  // Not the whole memory: a row ends before the next rank's shard does, or the shards are shorter than a row.
+  int64_t longest = 0;
+  for (const Parameter* parameter : parameters_) longest = std::max(longest, row_of(*parameter));
+  int64_t head = std::min(longest, shard_);
+  at::Tensor heads = at::empty({head * replica().size()}, owned.options());
+  replica().all_gather(owned.narrow(0, 0, head), heads, {.name = name_, .purpose = Purpose::control}).wait();
+  int64_t next = head * (replica().rank() + 1);
+  return {owned, heads.narrow(0, next, heads.numel() - next)};
+}
+
+at::Tensor FlatShard::Rows::values(const Reach& reach) const {
+  int64_t here = std::min(length, reach.share.numel() - begin);
+  at::Tensor values = reach.share.narrow(0, begin, here);
+  if (here < length) values = at::cat({values, reach.following.narrow(0, 0, length - here)});
+  return values.view(slice.sizes);
+}
 
 std::vector<FlatShard::Rows> FlatShard::rows_to_save() const {
   std::vector<Rows> rows;
   for (const Segment& segment : segments_of(shard_ * replica().rank(), shard_)) {
     const Parameter& parameter = *segment.parameter;
     if (!parameter.layout().is_sharded_on("tp") && zero_.mesh.tp().rank() != 0) continue;
-    int64_t count = parameter.local().sizes.empty() ? 1 : parameter.local().sizes[0];
-    int64_t row = parameter.local().elements() / count;
+    int64_t row = row_of(parameter);
     // A row that starts in this shard is written whole, though it may end in the next one.
     int64_t first = (segment.begin + row - 1) / row, last = (segment.begin + segment.length + row - 1) / row;
     if (first == last) continue;
     Slice slice = parameter.local();
     slice.offsets[0] += first;
     slice.sizes[0] = last - first;
-    rows.push_back({&parameter, slice, parameter.offset() + first * row, (last - first) * row});
+    rows.push_back({&parameter, slice, parameter.offset() + first * row - shard_ * replica().rank(), (last - first) * row});
   }
   return rows;
 }
@@ -217,7 +240,7 @@ std::vector<FlatShard::Rows> FlatShard::rows_to_save() const {
 void FlatShard::read_owned(at::Tensor& owned, TensorReader& reader, const std::string& prefix) const {
   for (const Segment& segment : segments_) {
     const Parameter& parameter = *segment.parameter;
-    int64_t row = parameter.local().elements() / parameter.local().sizes[0];
+    int64_t row = row_of(parameter);
     int64_t first = segment.begin / row, last = (segment.begin + segment.length + row - 1) / row;
     Slice slice = parameter.local();
     slice.offsets[0] += first;

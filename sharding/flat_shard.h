@@ -64,13 +64,20 @@ class FlatShard {
 
   /// The whole flat memory [elements] of an owned shard (master or state) of all ranks of the replica. Collective.
   at::Tensor whole(const at::Tensor& owned);
+  /// What this rank can write of a quantity: its share of the flat memory, and what follows it as far as a row that starts
+  /// in the share can reach.
+  struct Reach {
+    at::Tensor share, following;   ///< flat
+  };
+  /// Of an owned shard (master or state). Collective.
+  Reach reach(const at::Tensor& owned);
   /// Rows of tensors that this rank writes to a checkpoint: whole rows, each by one rank of a replica only.
   struct Rows {
     const Parameter* parameter;
     Slice slice;                 ///< in the global tensor
-    int64_t begin, length;       ///< in the whole flat memory
+    int64_t begin, length;       ///< in this rank's share, and on in what follows it
 
-    at::Tensor values(const at::Tensor& whole) const;   ///< [slice.sizes]
+    at::Tensor values(const Reach& reach) const;   ///< [slice.sizes]
   };
   std::vector<Rows> rows_to_save() const;
   /// Fills an owned shard from `prefix` + name of each tensor.

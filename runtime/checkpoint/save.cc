@@ -3,136 +3,14 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include "cluster/base/files.h"
+#include "cluster/base/log.h"
 #include "comm/agree.h"
 #include "comm/together.h"
-#include "runtime/checkpoint/exchange_state.h"
-#include "runtime/checkpoint/names.h"
-#include "runtime/recipe/text.h"
+#include "runtime/checkpoint/shard_files.h"
 
 namespace echelon {
 
 namespace {
-
-/// A quantity that is kept for every tensor: masters (prefix "") and the optimizer's state.
-struct Quantity {
-  std::string prefix;
-  std::function<at::Tensor(Owned&)> owned;
-};
-
-/// Copies of masters and optimizer state that differ.
-int copies_of(Trainer& trainer) { return trainer.zero().exchange->synchronous() ? 1 : trainer.mesh().replicas(); }
-
-/// Those that this rank's replica saves.
-std::vector<Quantity> quantities(Trainer& trainer) {
-  int replica = trainer.mesh().replica();
-  if (replica >= copies_of(trainer)) return {};
-  std::string before = replica_prefix(replica);
-  std::vector<Quantity> all{{before, [](Owned& owned) { return owned.shard->master(); }}};
-  for (const std::string& name : trainer.optimizer().state_names()) {
-    all.push_back({before + state_prefix(name), [name](Owned& owned) { return owned.state.at(name); }});
-  }
-  if (replica > 0 || trainer.owned().empty()) return all;
-  Exchange& exchange = *trainer.zero().exchange;
-  for (const auto& [name, _] : exchange.owned_state(*trainer.owned().front().shard)) {
-    all.push_back({exchange_prefix(name), [&exchange, name = name](Owned& owned) { return exchange.owned_state(*owned.shard).at(name); }});
-  }
-  return all;
-}
-
-/// This rank's file: which rows of which tensors.
-struct Plan {
-  std::vector<TensorEntry> tensors;
-  Json offsets = Json::object();
-  int64_t bytes = 0;
-};
-
-Plan plan(Trainer& trainer, const std::vector<Quantity>& all) {
-  Plan plan;
-  bool wide = trainer.zero().options.master == at::kDouble;
-  auto add = [&](const std::string& name, const Slice& slice) {
-    plan.tensors.push_back({name, wide ? DType::F64 : DType::F32, slice.sizes, 0, 0});
-    plan.offsets[name] = {{"saved_offsets", slice.offsets}};
-    plan.bytes += slice.elements() * (wide ? 8 : 4);
-  };
-  for (const Owned& owned : trainer.owned()) {
-    for (const FlatShard::Rows& rows : owned.shard->rows_to_save()) {
-      for (const Quantity& quantity : all) add(quantity.prefix + rows.parameter->name(), rows.slice);
-    }
-  }
-  for (const KeptByExchange& kept : kept_by_exchange(trainer)) add(kept.name, kept.slice);
-  return plan;
-}
-
-void write(SafetensorsWriter& writer, const std::string& name, const at::Tensor& value) {
-  at::Tensor values = value.contiguous().cpu();
-  writer.write(name, values.const_data_ptr(), values.nbytes());
-}
-
-void write_rows(Trainer& trainer, const std::vector<Quantity>& all, SafetensorsWriter* writer) {
-  for (Owned& owned : trainer.owned()) {
-    for (const Quantity& quantity : all) {
-      at::Tensor whole = owned.shard->whole(quantity.owned(owned));
-      if (!writer) continue;
-      for (const FlatShard::Rows& rows : owned.shard->rows_to_save()) {
-        write(*writer, quantity.prefix + rows.parameter->name(), rows.values(whole));
-      }
-    }
-  }
-  if (!writer) return;
-  for (const KeptByExchange& kept : kept_by_exchange(trainer)) write(*writer, kept.name, kept.value);
-}
-
-std::string state_text(Trainer& trainer, int64_t step) {
-  Json state{{"step", step},
-             {"samples", step * trainer.recipe().batch().global()},
-             {"optimizer_state", trainer.optimizer().state_names()},
-             {"exchange", {{"ranks", trainer.mesh().world().size()}, {"tp", trainer.mesh().tp().size()}}},
-             {"replicas", copies_of(trainer)},
-             {"recipe", recipe_text(trainer.recipe())},
-             {"config", trainer.source().config}};
-  return dump_json(state, 2) + "\n";
-}
-
-std::string layout_text(const Trainer& trainer) {
-  const Mesh& mesh = trainer.mesh();
-  return fmt::format("ranks={} dp={} tp={} zero={}", mesh.world().size(), mesh.dp().size(), mesh.tp().size(),
-                     trainer.recipe().sharding().zero());
-}
-
-/// Writes this rank's file, and rank 0 the state; the votes of this rank.
-std::vector<FileRecord> write_files(Trainer& trainer, const std::string& folder, const Plan& plan,
-                                    const std::vector<Quantity>& all, int64_t step) {
-  const Group& world = trainer.mesh().world();
-  std::string file = shard_name(world.rank(), world.size());
-  std::map<std::string, std::string> metadata{
-      {"format", "pt"}, {"DCP_VERSION", "1.0"}, {"DCP_SHARDING_INFO", dump_json(plan.offsets)}};
-  std::optional<SafetensorsWriter> writer;
-  // The gathers inside are collective: a rank that cannot write goes through them too, and fails afterwards.
-  on_every_rank(world, "checkpoint files", [&] {
-    writer.emplace(join_path(folder, file), plan.tensors, metadata, Error::Kind::storage);
-  });
-  std::optional<Error> failed;
-  try {
-    write_rows(trainer, all, &*writer);
-  } catch (const Error& error) {
-    if (error.kind() != Error::Kind::storage) throw;
-    failed = error;
-  }
-  std::vector<FileRecord> votes;
-  on_every_rank(world, "checkpoint written", [&] {
-    if (failed) throw *failed;
-    writer->finish();
-    std::string who = fmt::format("rank {}", world.rank());
-    votes.push_back(hash_file(join_path(folder, file), who));
-    if (world.rank() == 0) {
-      write_file_atomically(join_path(folder, kStateFile), state_text(trainer, step));
-      votes.push_back(hash_file(join_path(folder, kStateFile), who));
-    }
-    fsync_folder(folder);
-  });
-  return votes;
-}
 
 std::vector<FileRecord> gather_votes(const Group& world, const std::vector<FileRecord>& mine) {
   std::vector<FileRecord> all;
@@ -143,25 +21,138 @@ std::vector<FileRecord> gather_votes(const Group& world, const std::vector<FileR
   return all;
 }
 
+/// Writes straight from the trainer's memory. Collective inside: a rank that cannot write goes through all of it, and
+/// its error is the future's.
+std::future<std::vector<FileRecord>> write_values(Trainer& trainer, const std::string& folder, const ShardPlan& plan) {
+  std::promise<std::vector<FileRecord>> votes;
+  std::optional<Error> failed;
+  auto unless_failed = [&](auto&& action) {
+    try {
+      if (!failed) action();
+    } catch (const Error& error) {
+      if (error.kind() != Error::Kind::storage) throw;
+      failed = error;
+    }
+  };
+  std::optional<ShardFiles> files;
+  unless_failed([&] { files.emplace(folder, plan); });
+  visit_planned(trainer, [&](const std::string& name, const at::Tensor& values) {
+    unless_failed([&] {
+      at::Tensor here = values.contiguous().cpu();
+      files->write(name, here.const_data_ptr(), here.nbytes());
+    });
+  });
+  unless_failed([&] { votes.set_value(files->finish()); });
+  if (failed) votes.set_exception(std::make_exception_ptr(*failed));
+  return votes.get_future();
+}
+
+bool is_ready(const auto& future) { return future.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
+
 }  // namespace
 
-void save_checkpoint(Trainer& trainer, const CheckpointStore& store, int64_t step, int64_t keep) {
-  const Group& world = trainer.mesh().world();
-  std::vector<Quantity> all = quantities(trainer);
-  Plan mine = plan(trainer, all);
-  int64_t bytes = agree_sum(world, mine.bytes, "checkpoint bytes");
-  std::string folder = on_first_rank(world, "checkpoint folder", [&] { return store.begin(step, bytes); });
+CheckpointSaver::CheckpointSaver(Trainer& trainer, CheckpointStore store, int64_t keep)
+    : trainer_(trainer), store_(std::move(store)), keep_(keep) {}
+
+CheckpointSaver::~CheckpointSaver() { given_up_ = true; }
+
+void CheckpointSaver::begin(const ShardPlan& plan, int64_t step) {
+  EC_CHECK(!pending_, "the save of step {} is undecided", pending_->step);
+  int64_t bytes = agree_sum(world(), plan.bytes, "checkpoint bytes");
+  pending_ = {.step = step};
   try {
-    std::vector<FileRecord> votes = gather_votes(world, write_files(trainer, folder, mine, all, step));
-    on_first_rank(world, "checkpoint commit", [&] {
-      store.commit(folder, step, votes, layout_text(trainer));
-      store.retire(keep);
+    pending_->folder = on_first_rank(world(), "checkpoint folder", [&] { return store_.begin(step, bytes); });
+  } catch (const Error& error) {
+    undo(error);
+  }
+}
+
+void CheckpointSaver::prepare() {
+  int64_t bytes = shard_plan(trainer_, 0).bytes;
+  room_ = std::async(std::launch::async, [this, bytes] { snapshot_.reserve(bytes); });
+}
+
+void CheckpointSaver::save(int64_t step) {
+  ShardPlan plan = shard_plan(trainer_, step);
+  begin(plan, step);
+  pending_->votes = write_values(trainer_, pending_->folder, plan);
+  finish();
+}
+
+void CheckpointSaver::start(int64_t step) {
+  ShardPlan plan = shard_plan(trainer_, step);
+  on_every_rank(world(), "copy for a checkpoint", [&] {
+    if (room_.valid()) room_.get();
+    snapshot_.reserve(plan.bytes);
+  });
+  begin(plan, step);
+  snapshot_.take(trainer_, std::move(plan));
+  pending_->votes = std::async(std::launch::async, [this] { return write_snapshot(); });
+}
+
+std::vector<FileRecord> CheckpointSaver::write_snapshot() const {
+  ShardFiles files(pending_->folder, snapshot_.plan());
+  snapshot_.visit([&](const std::string& name, const std::byte* bytes, size_t size) {
+    if (given_up_) throw Error::storage(pending_->folder, "the save was given up");
+    files.write(name, bytes, size);
+  });
+  return files.finish();
+}
+
+bool CheckpointSaver::busy() const {
+  if (!pending_) return false;
+  if (pending_->votes.valid()) return !is_ready(pending_->votes);
+  return pending_->commit.valid() && !is_ready(pending_->commit);
+}
+
+std::optional<int64_t> CheckpointSaver::advance() {
+  if (!pending_) return {};
+  try {
+    if (pending_->votes.valid()) {
+      count_votes();
+      return {};
+    }
+    on_first_rank(world(), "checkpoint commit", [&] {
+      pending_->commit.get();
       return std::string();
     });
   } catch (const Error& error) {
-    if (world.rank() == 0 && error.kind() == Error::Kind::storage) store.abandon(folder);
-    throw;
+    undo(error);
   }
+  int64_t step = pending_->step;
+  pending_.reset();
+  return step;
+}
+
+std::optional<int64_t> CheckpointSaver::finish() {
+  std::optional<int64_t> durable;
+  while (pending_) durable = advance();
+  return durable;
+}
+
+void CheckpointSaver::count_votes() {
+  std::vector<FileRecord> mine;
+  on_every_rank(world(), "checkpoint written", [&] { mine = pending_->votes.get(); });
+  std::vector<FileRecord> all = gather_votes(world(), mine);
+  if (world().rank() != 0) return;
+  pending_->commit = std::async(std::launch::async, [this, all = std::move(all), layout = layout_text(trainer_)] {
+    store_.commit(pending_->folder, pending_->step, all, layout);
+    store_.retire(keep_);
+  });
+}
+
+void CheckpointSaver::undo(const Error& error) {
+  Pending failed = std::move(*pending_);
+  pending_.reset();
+  Error within = error;
+  within.within(step_name(failed.step));
+  if (error.kind() == Error::Kind::storage && world().rank() == 0 && !failed.folder.empty())
+    store_.abandon(failed.folder);
+  throw within;
+}
+
+void save_checkpoint(Trainer& trainer, const CheckpointStore& store, int64_t step, int64_t keep) {
+  CheckpointSaver(trainer, store, keep).save(step);
 }
 
 }  // namespace echelon

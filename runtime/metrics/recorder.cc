@@ -1,6 +1,7 @@
 #include "runtime/metrics/recorder.h"
 
 #include <cmath>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -14,7 +15,7 @@ namespace {
 
 constexpr std::array kPurposes{"gradients", "parameters", "activations", "updates", "control"};
 
-Json line_of(const Report& report) {
+Json line_of(const Report& report, double checkpoint_seconds) {
   Json losses = Json::object(), bytes = Json::object();
   for (const auto& [name, loss] : report.losses) losses[name] = loss;
   for (size_t i = 0; i < kPurposes.size(); ++i) bytes[kPurposes[i]] = report.bytes_sent[i];
@@ -33,6 +34,7 @@ Json line_of(const Report& report) {
             {"optimizer", seconds.optimizer},
             {"data", seconds.data},
             {"other", seconds.other()}}},
+          {"checkpoint_seconds", checkpoint_seconds},
           {"tokens_per_second", static_cast<double>(report.tokens) / seconds.total},
           {"bytes_sent", bytes},
           {"memory_peak_bytes", report.memory_peak_bytes}};
@@ -65,8 +67,9 @@ Recorder::Recorder(const std::string& folder, int64_t last_step, const Trainer& 
 }
 
 void Recorder::step(const Report& report) {
+  double waited = std::exchange(waited_since_step_, 0);
   if (!files_) return;
-  files_->metrics.append(line_of(report));
+  files_->metrics.append(line_of(report, waited));
   double tokens_per_second = static_cast<double>(report.tokens) / report.seconds.total;
   TensorBoardWriter& events = files_->events;
   events.scalar("train/loss", report.loss, report.step);
@@ -98,10 +101,16 @@ void Recorder::evaluation(int64_t step, const Evaluation& evaluation) {
   say(fmt::format("step {}: validation loss {:.4f}, perplexity {:.2f}", step, evaluation.loss, perplexity));
 }
 
-void Recorder::saved(int64_t step, double seconds) {
+void Recorder::waited(double seconds) {
+  waited_since_step_ += seconds;
+  waited_since_save_ += seconds;
+}
+
+void Recorder::saved(int64_t step) {
+  double seconds = std::exchange(waited_since_save_, 0);
   if (!files_) return;
   files_->progress.pause("checkpoint", seconds, checkpoint_every_);
-  say(fmt::format("step {}: checkpoint saved in {}", step, human_seconds(seconds)));
+  say(fmt::format("step {}: checkpoint saved, training waited {}", step, human_seconds(seconds)));
 }
 
 void Recorder::say(const std::string& line) {

@@ -19,7 +19,10 @@ class Recorder {
 
   void step(const Report& report);
   void evaluation(int64_t step, const Evaluation& evaluation);
-  void saved(int64_t step, double seconds);
+  /// Training waited for a save: counted with the next step.
+  void waited(double seconds);
+  /// The checkpoint of `step` is durable; training has waited for it since the one before.
+  void saved(int64_t step);
   void say(const std::string& line);
   /// Makes all lines durable; before the checkpoint of their step is committed.
   void sync();
@@ -36,6 +39,7 @@ class Recorder {
   std::vector<std::pair<std::string, std::string>> facts_;
   int64_t evaluate_every_, checkpoint_every_;
   std::unique_ptr<Files> files_;
+  double waited_since_step_ = 0, waited_since_save_ = 0;
 };
 
 }  // namespace echelon

@@ -24,6 +24,7 @@ TEST_P(Agreement, OfAllNeedsEveryRankAndOfAnyNeedsOne) {
     EXPECT_FALSE(agree_all(group, !last, "finite"));
     EXPECT_TRUE(agree_any(group, last, "stop"));
     EXPECT_FALSE(agree_any(group, false, "stop"));
+    EXPECT_EQ(agree_any(group, {last, false, group.rank() == 0}, "several"), (std::vector<bool>{true, false, true}));
   });
 }
 

@@ -226,8 +226,29 @@ def storage(judge: Judge) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", full], check=True)
     try:
         judge.expect("no space left", 5, r"space|free", "train", str(judge.recipe), f"--out={full}/run", "--max_restarts=0", ranks=(2,))
+        for background in ("true", "false"):
+            run_out_of_space_for_a_while(judge, full, background)
     finally:
         subprocess.run(["umount", full], check=True)
+
+
+def run_out_of_space_for_a_while(judge: Judge, full: Path, background: str) -> None:
+    """A save that fails on the way is a warning; the last one finds room again and is whole."""
+    run = full / background
+    process = tiny_job.start(judge.build, judge.recipe, run, 2, "steps=1000000", f"checkpoint.background={background}")
+    said = ""
+    while "training goes on" not in said and process.poll() is None:
+        said += process.stderr.readline()
+    subprocess.run(["mount", "-o", "remount,size=100m", full], check=True)
+    process.terminate()
+    errors = process.communicate(timeout=60)[1]
+    whole = tiny_job.is_whole(judge.build, run / "checkpoints" / "latest")
+    right = process.returncode == 75 and whole and not list((run / "inflight").glob("*"))
+    judge.cases += 1
+    judge.failures += not right
+    print(f"{'ok    ' if right else 'FAILED'} no space for a while, background {background}: {process.returncode} {errors.splitlines()[-1]}")
+    shutil.rmtree(run)
+    subprocess.run(["mount", "-o", "remount,size=300k", full], check=True)
 
 
 def main() -> int:

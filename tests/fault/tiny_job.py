@@ -66,7 +66,7 @@ def metrics(run: Path) -> list[dict]:
     """The lines of metrics.jsonl without what differs between two equal runs: times and memory."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        for key in ("step_seconds", "seconds", "tokens_per_second", "memory_peak_bytes"):
+        for key in ("step_seconds", "seconds", "checkpoint_seconds", "tokens_per_second", "memory_peak_bytes"):
             line.pop(key, None)
     return lines
 

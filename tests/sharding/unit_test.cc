@@ -114,8 +114,13 @@ TEST_P(UnitAtStage, EveryRowIsSavedByExactlyOneRank) {
   run_thread_ranks(ranks, [&, stage = stage](const Group& world) {
     Mesh mesh(world, {});
     Toy toy(mesh, stage);
-    for (const FlatShard::Rows& rows : toy.unit().trained().rows_to_save()) {
+    FlatShard& shard = toy.unit().trained();
+    FlatShard::Reach reach = shard.reach(shard.master());
+    at::Tensor whole = shard.whole(shard.master());
+    for (const FlatShard::Rows& rows : shard.rows_to_save()) {
       std::lock_guard lock(mutex);
+      int64_t begin = rows.parameter->offset() + rows.slice.offsets[0] * (rows.length / rows.slice.sizes[0]);
+      EXPECT_TRUE(at::equal(rows.values(reach).view({-1}), whole.narrow(0, begin, rows.length))) << rows.parameter->name();
       int64_t start = rows.slice.offsets[0] + (rows.parameter->name() == "bias" ? kRows : 0);
       counts.narrow(0, start, rows.slice.sizes[0]).add_(1);
     }
