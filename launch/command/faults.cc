@@ -109,6 +109,8 @@ const std::vector<Fault>& faults() {
       {"crash", "SIGSEGV of a rank", "named, and started again by the launcher", signal_a_rank<SIGSEGV>},
       {"abort", "SIGABRT of a rank", "named, and started again by the launcher", signal_a_rank<SIGABRT>},
       {"pause", "SIGSTOP of a rank, SIGCONT two seconds later", "the run goes on, no step is repeated", pause_a_rank},
+      {"stop", "SIGSTOP of a rank, for good", "named as stopped, killed, and started again by the launcher",
+       signal_a_rank<SIGSTOP>},
       {"request", "SIGTERM of the launcher; the same command again", "saved, exit code 75, no step is repeated",
        ask_to_stop},
       {"launcher", "SIGKILL of the launcher; the same command again",

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import tiny_job
 
-FAULTS = {"kill": "killed by signal 9", "crash": "killed by signal 11", "pause": "", "request": "stopping", "launcher": "", "second": "",
+FAULTS = {"kill": "killed by signal 9", "crash": "killed by signal 11", "pause": "", "stop": "stopped", "request": "stopping", "launcher": "", "second": "",
           "flip": "stopping"}
 # Nothing is repeated where nothing was lost; the others go on from the last checkpoint, three steps apart.
-REPEATED = {"kill": 3, "crash": 3, "pause": 0, "request": 0, "launcher": 3, "second": 0, "flip": 24}
+REPEATED = {"kill": 3, "crash": 3, "pause": 0, "stop": 3, "request": 0, "launcher": 3, "second": 0, "flip": 24}
 
 
 def drill(build: str, *words: str) -> subprocess.CompletedProcess:
