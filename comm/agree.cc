@@ -15,7 +15,8 @@ namespace {
 
 template <class T>
 T reduced(const Group& group, T mine, Reduce reduce, const std::string& name) {
-  at::Tensor value = at::scalar_tensor(mine, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value)).to(group.device());
+  at::Tensor value =
+      at::scalar_tensor(mine, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value)).to(group.device());
   group.all_reduce(value, {.name = name, .reduce = reduce}).wait();
   return value.item<T>();
 }

@@ -45,7 +45,11 @@ class Passage {
   Passage(std::shared_ptr<Backend> backend, const std::string& group, Op op, const Call& call, at::ScalarType dtype,
           int64_t count)
       : backend_(std::move(backend)), group_(group), purpose_(call.purpose) {
-    collective_ = {.op = op, .name = call.name, .dtype = dtype, .count = count, .reduce = call.reduce,
+    collective_ = {.op = op,
+                   .name = call.name,
+                   .dtype = dtype,
+                   .count = count,
+                   .reduce = call.reduce,
                    .accumulate = call.accumulate};
   }
 
@@ -79,8 +83,10 @@ class Passage {
   /// `part` may be this rank's slice of `whole`, and share memory with it in no other way.
   void check_place(const at::Tensor& part, const at::Tensor& whole) const {
     if (!overlap(part, whole)) return;
-    auto* slice = static_cast<const char*>(whole.const_data_ptr()) + part.nbytes() * static_cast<size_t>(backend_->rank());
-    if (part.const_data_ptr() != slice) throw wrong("a shard that overlaps other slices", "its own slice, or other memory");
+    auto* slice =
+        static_cast<const char*>(whole.const_data_ptr()) + part.nbytes() * static_cast<size_t>(backend_->rank());
+    if (part.const_data_ptr() != slice)
+      throw wrong("a shard that overlaps other slices", "its own slice, or other memory");
   }
 
   void check_is_rank(int rank) const {
@@ -98,14 +104,16 @@ class Passage {
   Work run(int64_t bytes, const Run& run) {
     int64_t ticket = enter(bytes);
     Membership& membership = backend_->membership();
-    Work work = guarded(membership, [this] { return place(); }, run);
+    Work work = guarded(
+        membership, [this] { return place(); }, run);
     if (work.done()) {
       membership.ledger.leave(ticket);
       return work;
     }
     auto rest = std::make_shared<Work>(std::move(work));
     return Work([backend = backend_, rest, ticket, place = place()] {
-      guarded(backend->membership(), [&] { return place; }, [&] { rest->wait(); });
+      guarded(
+          backend->membership(), [&] { return place; }, [&] { rest->wait(); });
       backend->membership().ledger.leave(ticket);
     });
   }
@@ -114,20 +122,25 @@ class Passage {
   template <class Make>
   auto make(const Make& make) {
     int64_t ticket = enter(0);
-    auto made = guarded(backend_->membership(), [this] { return place(); }, make);
+    auto made = guarded(
+        backend_->membership(), [this] { return place(); }, make);
     backend_->membership().ledger.leave(ticket);
     return made;
   }
 
  private:
   int64_t enter(int64_t bytes) {
-    bool pairwise = collective_.op == Op::send || collective_.op == Op::recv;   // numbered by pair, in the backend
+    bool pairwise = collective_.op == Op::send || collective_.op == Op::recv;  // numbered by pair, in the backend
     if (!pairwise) collective_.sequence = backend_->next_sequence();
     Membership& membership = backend_->membership();
     membership.bytes_sent[static_cast<size_t>(purpose_)] += bytes;
-    return membership.ledger.enter({.sequence = collective_.sequence, .group = group_, .op = name_of(collective_.op),
-                                    .name = collective_.name, .dtype = name_of(collective_.dtype),
-                                    .count = collective_.count, .bytes = bytes});
+    return membership.ledger.enter({.sequence = collective_.sequence,
+                                    .group = group_,
+                                    .op = name_of(collective_.op),
+                                    .name = collective_.name,
+                                    .dtype = name_of(collective_.dtype),
+                                    .count = collective_.count,
+                                    .bytes = bytes});
   }
 
   std::string place() const {
@@ -170,7 +183,8 @@ int64_t count_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.nu
 
 }  // namespace
 
-Group::Group(std::shared_ptr<Backend> backend, std::string name) : backend_(std::move(backend)), name_(std::move(name)) {}
+Group::Group(std::shared_ptr<Backend> backend, std::string name)
+    : backend_(std::move(backend)), name_(std::move(name)) {}
 Group::~Group() = default;
 Group::Group(Group&&) noexcept = default;
 Group& Group::operator=(Group&&) noexcept = default;
@@ -180,7 +194,7 @@ int Group::size() const { return backend_->size(); }
 at::Device Group::device() const { return backend_->device(); }
 
 Group Group::split(int color, int key, std::string name) const {
-  Call call{.name = "group"};   // the new groups may have different names
+  Call call{.name = "group"};  // the new groups may have different names
   Passage passage(backend_, name_, Op::split, call, at::kByte, 0);
   auto backend = passage.make([&] { return backend_->split(passage.collective(), color, key); });
   return {std::move(backend), std::move(name)};

@@ -22,24 +22,24 @@ enum class Purpose { gradients, parameters, activations, updates, control };
 
 /// How one collective is made and named.
 struct Call {
-  std::string name;                      ///< of the tensor or decision; stands in the ledger and in errors
+  std::string name;  ///< of the tensor or decision; stands in the ledger and in errors
   Purpose purpose = Purpose::control;
   Reduce reduce = Reduce::sum;
-  bool accumulate = false;               ///< reduce_scatter: add to what `shard` holds instead of overwriting it
+  bool accumulate = false;  ///< reduce_scatter: add to what `shard` holds instead of overwriting it
 };
 
 /// Memory of which every rank of a group holds one slice of `n` elements.
 struct Window {
-  at::Tensor mine;   ///< [n], this rank's slice; zeroed
-  at::Tensor all;    ///< [size * n], every rank's slice side by side in rank order; undefined where ranks share no memory
+  at::Tensor mine;  ///< [n], this rank's slice; zeroed
+  at::Tensor all;  ///< [size * n], every rank's slice side by side in rank order; undefined where ranks share no memory
 };
 
 /// Ranks that exchange tensors. Every collective is entered by all ranks of the group, in the same order.
 ///
 /// Tensors are contiguous, of dtype float64, float32, bfloat16 or int64 (all_gather, broadcast, all_to_all, send, recv:
 /// also uint8 and int32), and of the same shape and dtype on every rank. Sums run in rank order, bfloat16 is summed in
-/// float32 and rounded once: the result has the same bits on every rank, in every run and on every backend but nccl, which
-/// sums in an order of its own. A group of one returns at once.
+/// float32 and rounded once: the result has the same bits on every rank, in every run and on every backend but nccl,
+/// which sums in an order of its own. A group of one returns at once.
 ///
 /// Bytes sent are logical and exact: of what all ranks send together, each counts an equal share, rounded so that the
 /// shares add up (a rank's share of an all_reduce is that of 2 (size - 1) * tensor).
@@ -82,9 +82,9 @@ class Group {
   Work all_to_all(const at::Tensor& input, at::Tensor& output, const Call& call) const;
   /// Bytes sent: (size - 1) * tensor by `root`, none by the others.
   Work broadcast(at::Tensor& tensor, int root, const Call& call) const;
-  /// To rank `to`, which must recv under the same name. Messages of a pair of ranks arrive in the order of the calls. The
-  /// Work is done when the other side has the tensor whole; to exchange, start the send, recv, then wait for the send.
-  /// Bytes sent: tensor, by the sender.
+  /// To rank `to`, which must recv under the same name. Messages of a pair of ranks arrive in the order of the calls.
+  /// The Work is done when the other side has the tensor whole; to exchange, start the send, recv, then wait for the
+  /// send. Bytes sent: tensor, by the sender.
   Work send(const at::Tensor& tensor, int to, const Call& call) const;
   Work recv(at::Tensor& tensor, int from, const Call& call) const;
   /// Returns when every rank has entered, and makes their earlier writes to windows visible.

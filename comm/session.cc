@@ -51,7 +51,8 @@ std::string chosen_backend(const std::string& asked) {
     throw Error::recipe("backend", "unknown backend").got(asked).expected("auto, self, mpi or nccl");
   }
   if (asked == "thread") {
-    throw Error::recipe("backend", "ranks that are threads are not started by a launcher").expected("auto, self, mpi or nccl");
+    throw Error::recipe("backend", "ranks that are threads are not started by a launcher")
+        .expected("auto, self, mpi or nccl");
   }
   if (asked != "auto") return asked;
   if (nccl_usable()) return "nccl";
@@ -64,7 +65,8 @@ std::string ledger_of(std::string path, int rank) {
 }
 
 std::shared_ptr<Membership> join_as(int rank, const SessionOptions& options) {
-  return std::make_shared<Membership>(rank, options.timeout_seconds, options.checked, ledger_of(options.ledger_path, rank));
+  return std::make_shared<Membership>(rank, options.timeout_seconds, options.checked,
+                                      ledger_of(options.ledger_path, rank));
 }
 
 int cores_of_this_process() {
@@ -97,7 +99,7 @@ Session Session::join(int& argc, char**& argv, SessionOptions options) {
   std::string backend = chosen_backend(options.backend);
   refuse_independent_copies(under_pmi());
   if (backend == "self") return alone(std::move(options));
-  if (backend == "nccl") require_nccl();   // before MPI starts, which takes half a second
+  if (backend == "nccl") require_nccl();  // before MPI starts, which takes half a second
   MpiWorld mpi = start_mpi(argc, argv);
   refuse_independent_copies(mpi.size > 1);
   auto membership = join_as(mpi.rank, options);
@@ -118,12 +120,14 @@ int Session::local_size() const { return state_->local_size; }
 const std::string& Session::backend() const { return state_->backend; }
 
 void Session::abort(int exit_code) {
-  state_->membership->failure->mark(state_->membership->world_rank, fmt::format("ended the job with code {}", exit_code));
+  state_->membership->failure->mark(state_->membership->world_rank,
+                                    fmt::format("ended the job with code {}", exit_code));
   if (state_->membership->runtime) abort_mpi(exit_code);
   std::_Exit(exit_code);
 }
 
-void run_thread_ranks(int ranks, const std::function<void(const Group& world)>& rank_main, const SessionOptions& options) {
+void run_thread_ranks(int ranks, const std::function<void(const Group& world)>& rank_main,
+                      const SessionOptions& options) {
   if (ranks < 1) throw Error::usage("run_thread_ranks", fmt::format("{} ranks", ranks)).expected("1 or more");
   std::vector<std::shared_ptr<Membership>> memberships;
   for (int rank = 0; rank < ranks; ++rank) {
@@ -132,7 +136,7 @@ void run_thread_ranks(int ranks, const std::function<void(const Group& world)>& 
   }
   auto backends = make_threads(memberships);
   int threads_now = omp_get_max_threads();
-  std::exception_ptr first;   // later ones are its echoes
+  std::exception_ptr first;  // later ones are its echoes
   std::mutex first_mutex;
   auto fail = [&](int rank, const char* text) {
     std::lock_guard lock(first_mutex);

@@ -10,11 +10,12 @@
 namespace echelon {
 
 struct SessionOptions {
-  std::string backend = "auto";     ///< self | thread | mpi | nccl; auto: nccl where a GPU is visible, mpi under a launcher, else self
-  double timeout_seconds = 600;     ///< a collective that waits longer is an Error::comm
-  bool checked = true;              ///< compare every collective's signature across ranks before the wire
-  int ranks_per_node = 0;           ///< neighbours that share memory, for tests; 0: as the machines are
-  std::string ledger_path;          ///< file of the ledger of collectives, "{rank}" stands for the rank; empty: in memory
+  std::string backend =
+      "auto";  ///< self | thread | mpi | nccl; auto: nccl where a GPU is visible, mpi under a launcher, else self
+  double timeout_seconds = 600;  ///< a collective that waits longer is an Error::comm
+  bool checked = true;           ///< compare every collective's signature across ranks before the wire
+  int ranks_per_node = 0;        ///< neighbours that share memory, for tests; 0: as the machines are
+  std::string ledger_path;       ///< file of the ledger of collectives, "{rank}" stands for the rank; empty: in memory
 };
 
 /// Joins the job (MPI_Init on first use) and leaves it on destruction. `main` makes one and hands references down.
@@ -27,9 +28,9 @@ class Session {
   ~Session();
 
   const Group& world() const;
-  int local_rank() const;           ///< among the ranks of this node
+  int local_rank() const;  ///< among the ranks of this node
   int local_size() const;
-  const std::string& backend() const;   ///< the backend that was chosen
+  const std::string& backend() const;  ///< the backend that was chosen
   /// Ends the whole job at once with this exit code, without a collective; for a rank that has failed.
   [[noreturn]] void abort(int exit_code);
 

@@ -102,9 +102,16 @@ int64_t Model::extra_token_count() const {
 
 Pass Model::pass(const Batch& batch, const Seed& seed, bool training, KeyValueCache* cache, int64_t past) const {
   int64_t extra = extra_token_count(), now = past == 0 ? extra : 0;
-  Pass pass{.mesh = zero_.mesh, .batch = batch.size(), .length = now + batch.length(), .samples = batch.samples,
-            .training = training, .seed = seed.with("dropout"), .cache = cache, .past = past == 0 ? 0 : extra + past,
-            .extra_tokens = now, .extra_keys = extra_keys_};
+  Pass pass{.mesh = zero_.mesh,
+            .batch = batch.size(),
+            .length = now + batch.length(),
+            .samples = batch.samples,
+            .training = training,
+            .seed = seed.with("dropout"),
+            .cache = cache,
+            .past = past == 0 ? 0 : extra + past,
+            .extra_tokens = now,
+            .extra_keys = extra_keys_};
   if (batch.has("attention_mask")) pass.attention_mask = with_extra_tokens(batch, now).at("attention_mask");
   return pass;
 }
@@ -144,8 +151,8 @@ at::Tensor Model::embed(const Batch& batch, const at::Tensor& entered, const Pas
     rows = rows + (*positions_)(positions, entered, pass);
   }
   if (types_) {
-    at::Tensor types = batch.has("token_type_ids") ? batch.at("token_type_ids").reshape({-1})
-                                                   : at::zeros({pass.rows()}, ids);
+    at::Tensor types =
+        batch.has("token_type_ids") ? batch.at("token_type_ids").reshape({-1}) : at::zeros({pass.rows()}, ids);
     rows = rows + (*types_)(types, entered, pass);
   }
   if (embedding_norm_) rows = (*embedding_norm_)(rows);
@@ -200,16 +207,19 @@ at::Tensor Model::loss_sum(const Batch& given, const Pass& pass) {
     rows = rows.index_select(0, chosen);
     labels = labels.index_select(0, chosen);
   }
-  at::Tensor loss = head_cross_entropy_sum(head_input(rows, pass), *head_weight_, head_bias_, labels, first_of_vocabulary(),
-                                           pass.mesh.tp());
+  at::Tensor loss = head_cross_entropy_sum(head_input(rows, pass), *head_weight_, head_bias_, labels,
+                                           first_of_vocabulary(), pass.mesh.tp());
   return leave_head(loss);
 }
 
 Outputs Model::forward(const Batch& batch, const Pass& pass) {
   at::NoGradGuard no_gradients;
-  at::Tensor rows = gather_rows(enter_head(with_extra_tokens(batch, pass.extra_tokens), pass), pass.rows(), pass.mesh.tp(), "head");
+  at::Tensor rows =
+      gather_rows(enter_head(with_extra_tokens(batch, pass.extra_tokens), pass), pass.rows(), pass.mesh.tp(), "head");
   Outputs outputs{.last_hidden_state = without_extra_tokens(rows, pass)};
-  if (head_weight_) outputs.logits = without_extra_tokens(whole_logits(linear(head_input(rows, pass), *head_weight_, head_bias_), pass), pass);
+  if (head_weight_)
+    outputs.logits =
+        without_extra_tokens(whole_logits(linear(head_input(rows, pass), *head_weight_, head_bias_), pass), pass);
   if (pooler_) outputs.pooled = at::tanh((*pooler_)(outputs.last_hidden_state.select(1, 0).contiguous(), pass));
   leave_head(rows);
   return outputs;

@@ -20,13 +20,13 @@ namespace echelon {
 
 /// Outputs of a forward pass; what a model has no head for is undefined.
 struct Outputs {
-  at::Tensor last_hidden_state;   ///< [B, T, D], behind the final norm
-  at::Tensor logits;              ///< [B, T, V]
-  at::Tensor pooled;              ///< [B, D]
+  at::Tensor last_hidden_state;  ///< [B, T, D], behind the final norm
+  at::Tensor logits;             ///< [B, T, V]
+  at::Tensor pooled;             ///< [B, D]
 };
 
 struct ModelOptions {
-  bool recompute = false;    ///< run every layer again in backward instead of keeping its activations
+  bool recompute = false;  ///< run every layer again in backward instead of keeping its activations
 };
 
 /// A sharded transformer. Its Units in order: `embeddings`, `layers.0` … , `head`. Names of tensors:
@@ -37,8 +37,8 @@ struct ModelOptions {
 ///     final_norm.{weight,bias}   pooler.{weight,bias}   head.transform.{weight,bias}  head.norm.{weight,bias}
 ///     head.weight (when not tied)   head.bias
 ///
-/// Linear weights are [out, in]. A tied head uses embeddings.tokens.weight; where that learns, its Unit stays gathered to the
-/// end, so that its gradient is reduced once.
+/// Linear weights are [out, in]. A tied head uses embeddings.tokens.weight; where that learns, its Unit stays gathered
+/// to the end, so that its gradient is reduced once.
 class Model {
  public:
   /// Declares all tensors.
@@ -51,14 +51,15 @@ class Model {
   Weights& weights() { return weights_; }
   const Weights& weights() const { return weights_; }
 
-  /// Sum of cross-entropies of `batch.labels`; a scalar in float32 (float64). With gradients on, its backward leaves every
-  /// gradient with its owner. Collective.
+  /// Sum of cross-entropies of `batch.labels`; a scalar in float32 (float64). With gradients on, its backward leaves
+  /// every gradient with its owner. Collective.
   at::Tensor loss_sum(const Batch& batch, const Pass& pass);
   /// Outputs for reading, without gradients, whole on every rank. Collective.
   Outputs forward(const Batch& batch, const Pass& pass);
 
   /// For one pass over `batch`, which loss_sum() or forward() is given with it; with a cache, behind its `past` tokens.
-  Pass pass(const Batch& batch, const Seed& seed, bool training, KeyValueCache* cache = nullptr, int64_t past = 0) const;
+  Pass pass(const Batch& batch, const Seed& seed, bool training, KeyValueCache* cache = nullptr,
+            int64_t past = 0) const;
 
   // Where adapters attach; what they attach must outlive the model, and their tensors are added before allocate().
   std::vector<Linear*> linears();
@@ -74,8 +75,8 @@ class Model {
   void freeze(const std::function<bool(const Parameter&)>& learns);
 
  private:
-  /// Embeddings to final norm: this rank's rows. Enters the Units `embeddings` (left here unless the head is tied to it)
-  /// and `head` (left by leave_head).
+  /// Embeddings to final norm: this rank's rows. Enters the Units `embeddings` (left here unless the head is tied to
+  /// it) and `head` (left by leave_head).
   at::Tensor enter_head(const Batch& batch, const Pass& pass);
   at::Tensor leave_head(const at::Tensor& output);
   at::Tensor embed(const Batch& batch, const at::Tensor& entered, const Pass& pass);
@@ -108,7 +109,7 @@ class Model {
   int64_t extra_keys_ = 0;
   std::optional<Linear> transform_, pooler_;
   Unit* embeddings_ = nullptr;
-  Unit* head_ = nullptr;                    // absent when it has no tensor of its own
+  Unit* head_ = nullptr;  // absent when it has no tensor of its own
   const Parameter* head_weight_ = nullptr;
   Parameter* head_bias_ = nullptr;
 };

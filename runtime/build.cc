@@ -52,10 +52,16 @@ void set_special_ids(Json& config, const Vocabulary& vocabulary) {
 ZeroOptions zero_options(const Recipe& recipe) {
   ZeroOptions options{.stage = recipe.sharding().zero()};
   switch (recipe.precision()) {
-    case FP32: break;
-    case FP64: options.values = options.master = at::kDouble; break;
-    case BF16: options.values = at::kBFloat16; break;
-    default: throw Error::recipe("precision", "FP16 is not available").remedy("use BF16 or FP32");
+    case FP32:
+      break;
+    case FP64:
+      options.values = options.master = at::kDouble;
+      break;
+    case BF16:
+      options.values = at::kBFloat16;
+      break;
+    default:
+      throw Error::recipe("precision", "FP16 is not available").remedy("use BF16 or FP32");
   }
   return options;
 }
@@ -65,10 +71,14 @@ namespace {
 std::unique_ptr<Exchange> make_exchange(const Recipe& recipe, const Registry& registry) {
   auto of_optimizer = registry.make<Optimizer>(recipe.optimizer(), {})->exchange();
   if (of_optimizer && recipe.has_exchange()) {
-    throw Error::recipe("exchange", fmt::format("{} brings its own", part_name(recipe.optimizer()))).remedy("leave out exchange");
+    throw Error::recipe("exchange", fmt::format("{} brings its own", part_name(recipe.optimizer())))
+        .remedy("leave out exchange");
   }
   if (of_optimizer) return of_optimizer;
-  Exchange::Context context{.seed = Seed(recipe.seed()), .replicas = recipe.mesh().replicas(), .steps = recipe.steps(), .registry = &registry};
+  Exchange::Context context{.seed = Seed(recipe.seed()),
+                            .replicas = recipe.mesh().replicas(),
+                            .steps = recipe.steps(),
+                            .registry = &registry};
   return recipe.has_exchange() ? registry.make<Exchange>(recipe.exchange(), context) : exact_exchange();
 }
 
@@ -85,7 +95,8 @@ std::unique_ptr<Exchange> exchange_of(const Recipe& recipe, const Registry& regi
 ModelSource model_source(const Recipe& recipe, const Vocabulary& vocabulary) {
   const ModelConfig& model = recipe.model();
   if (model.has_load()) {
-    return is_checkpoint(model.load()) ? open_checkpoint_model(model.load()) : open_model(model.load(), {.language_head = true});
+    return is_checkpoint(model.load()) ? open_checkpoint_model(model.load())
+                                       : open_model(model.load(), {.language_head = true});
   }
   if (model.has_config()) return model_from_config_file(model.config(), {.language_head = true});
   Json config = config_of_shape(model.architecture().family(), shape_of(model.architecture(), vocabulary));
@@ -107,7 +118,8 @@ std::unique_ptr<AdapterSet> adapter_set(const Recipe& recipe, const ModelSource&
   std::vector<AdapterSource> sources;
   for (const google::protobuf::Any& options : recipe.adapter()) sources.push_back({.options = options});
   for (const std::string& folder : recipe.model().adapter()) sources.push_back(adapter_source(folder, registry));
-  for (const google::protobuf::Any& options : source.adapters) sources.push_back({.options = options, .loaded_with_base = true});
+  for (const google::protobuf::Any& options : source.adapters)
+    sources.push_back({.options = options, .loaded_with_base = true});
   return std::make_unique<AdapterSet>(registry, family_of(source), std::move(sources),
                                       std::vector<std::string>(recipe.trainable().begin(), recipe.trainable().end()));
 }
@@ -134,7 +146,8 @@ ParameterGroups::ParameterGroups(const Recipe& recipe) {
     try {
       rules_.emplace_back(std::regex(group.pattern()), rule);
     } catch (const std::regex_error& error) {
-      throw Error::recipe("parameter_group.pattern", fmt::format("\"{}\" is no regular expression: {}", group.pattern(), error.what()));
+      throw Error::recipe("parameter_group.pattern",
+                          fmt::format("\"{}\" is no regular expression: {}", group.pattern(), error.what()));
     }
   }
 }
@@ -154,7 +167,8 @@ double square_sum_of(const at::Tensor& flat) {
   constexpr int64_t kBlock = 16384;
   const Real* x = flat.const_data_ptr<Real>();
   std::vector<double> sums((flat.numel() + kBlock - 1) / kBlock);
-  for_blocks(flat.numel(), kBlock, [&](int64_t begin, int64_t end) { square_sum(x + begin, end - begin, &sums[begin / kBlock]); });
+  for_blocks(flat.numel(), kBlock,
+             [&](int64_t begin, int64_t end) { square_sum(x + begin, end - begin, &sums[begin / kBlock]); });
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 

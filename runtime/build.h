@@ -18,8 +18,8 @@ namespace echelon {
 
 ZeroOptions zero_options(const Recipe& recipe);
 
-/// The exchange that the recipe names, or its optimizer brings; else the exact one. Errors: Error::recipe, also when both do,
-/// or where it cannot sum over the mesh's replicas.
+/// The exchange that the recipe names, or its optimizer brings; else the exact one. Errors: Error::recipe, also when
+/// both do, or where it cannot sum over the mesh's replicas.
 std::unique_ptr<Exchange> exchange_of(const Recipe& recipe, const Registry& registry);
 
 /// Architecture, config and weights that the recipe names. A vocabulary that it leaves out is the data's.
@@ -52,7 +52,8 @@ class ParameterGroups {
   std::vector<std::pair<std::regex, GroupRule>> rules_;
 };
 
-/// This rank's part of the square of the gradient norm, in float64; every element is counted by one rank of each replica.
+/// This rank's part of the square of the gradient norm, in float64; every element is counted by one rank of each
+/// replica.
 double square_norm_of(const std::vector<Owned>& owned, const Mesh& mesh);
 
 }  // namespace echelon

@@ -39,7 +39,8 @@ std::vector<Batch> Data::pass(int64_t index, int rank, int ranks) const {
 }
 
 std::vector<Batch> Data::batches(const std::vector<int64_t>& mine, const Seed& seed, int64_t count) const {
-  int64_t micro = std::max<int64_t>(1, options_.micro_batch > 0 ? options_.micro_batch : static_cast<int64_t>(mine.size()));
+  int64_t micro =
+      std::max<int64_t>(1, options_.micro_batch > 0 ? options_.micro_batch : static_cast<int64_t>(mine.size()));
   std::vector<Batch> all;
   for (int64_t i = 0; i < count; ++i) {
     auto begin = mine.begin() + std::min<int64_t>(i * micro, mine.size());

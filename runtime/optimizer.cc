@@ -37,8 +37,12 @@ void Optimizer::step_as(const Owned& owned, const Memory& memory, const Update& 
     double decay = rule.weight_decay.value_or(segments[i].parameter->is_matrix() ? weight_decay() : 0);
     for_blocks(segments[i].length, kBlock, [&](int64_t begin, int64_t end) {
       int64_t offset = segments[i].offset + begin;
-      Stretch<Real> stretch{master + offset, gradient + offset, state, end - begin,
-                            update_numbers.learning_rate * rule.learning_rate_factor, decay};
+      Stretch<Real> stretch{master + offset,
+                            gradient + offset,
+                            state,
+                            end - begin,
+                            update_numbers.learning_rate * rule.learning_rate_factor,
+                            decay};
       for (Real*& tensor : stretch.state) tensor += offset;
       update(stretch, update_numbers);
     });
@@ -46,8 +50,8 @@ void Optimizer::step_as(const Owned& owned, const Memory& memory, const Update& 
 }
 
 void Optimizer::step(Owned& owned, const Update& update) const {
-  // Masters are updated in place: no operator of autograd sees it, and the next forward reads the new values. Memory of a
-  // GPU is brought here and back: right, slow, and waiting for a kernel.
+  // Masters are updated in place: no operator of autograd sees it, and the next forward reads the new values. Memory of
+  // a GPU is brought here and back: right, slow, and waiting for a kernel.
   at::Tensor& there = owned.shard->master();
   Memory memory{there.cpu(), owned.shard->gradient().cpu(), {}};
   for (const std::string& name : state_names()) memory.state.push_back(owned.state.at(name).cpu());

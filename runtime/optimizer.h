@@ -17,21 +17,21 @@ namespace echelon {
 /// What a parameter group says of a tensor.
 struct GroupRule {
   double learning_rate_factor = 1;
-  std::optional<double> weight_decay;   ///< absent: the optimizer's on matrices, 0 on biases and norms
+  std::optional<double> weight_decay;  ///< absent: the optimizer's on matrices, 0 on biases and norms
 };
 
 /// Masters and gradients that this rank owns of some trained tensors, with the optimizer's state for them.
 struct Owned {
   FlatShard* shard;
-  std::map<std::string, at::Tensor> state;   ///< flat shards like the master, by name ("exp_avg")
-  std::vector<GroupRule> rules;              ///< one for each of shard->segments()
+  std::map<std::string, at::Tensor> state;  ///< flat shards like the master, by name ("exp_avg")
+  std::vector<GroupRule> rules;             ///< one for each of shard->segments()
 };
 
 /// The numbers of one update.
 struct Update {
-  int64_t step = 1;             ///< 1 = first
+  int64_t step = 1;  ///< 1 = first
   double learning_rate = 0;
-  double gradient_scale = 1;    ///< factor on gradients: clipping
+  double gradient_scale = 1;  ///< factor on gradients: clipping
 };
 
 /// Parts of one owned shard that are updated alike; pointers into master, gradient and state.
@@ -39,7 +39,7 @@ template <class Real>
 struct Stretch {
   Real* master;
   const Real* gradient;
-  std::vector<Real*> state;     ///< in the order of Optimizer::state_names
+  std::vector<Real*> state;  ///< in the order of Optimizer::state_names
   int64_t length;
   double learning_rate, weight_decay;
 };
@@ -51,8 +51,8 @@ class Optimizer {
   /// The peak; the schedule scales it.
   virtual double learning_rate() const = 0;
   virtual double weight_decay() const = 0;
-  /// How the gradients travel, where the optimizer sends something else than gradients; null: as the recipe says. `owned`
-  /// gradients are then what this exchange makes of them.
+  /// How the gradients travel, where the optimizer sends something else than gradients; null: as the recipe says.
+  /// `owned` gradients are then what this exchange makes of them.
   virtual std::unique_ptr<Exchange> exchange() const { return nullptr; }
   /// Names of the tensors that it keeps for every parameter.
   virtual std::vector<std::string> state_names() const = 0;

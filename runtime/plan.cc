@@ -27,7 +27,12 @@ struct Numbers {
 };
 
 Placement placement_of(const Plan& plan, const Numbers& n) {
-  return {.dp = plan.dp, .tp = plan.tp, .stage = plan.zero, .replicas = plan.replicas, .element_bytes = n.master_bytes, .micro_steps = n.micro_steps};
+  return {.dp = plan.dp,
+          .tp = plan.tp,
+          .stage = plan.zero,
+          .replicas = plan.replicas,
+          .element_bytes = n.master_bytes,
+          .micro_steps = n.micro_steps};
 }
 
 Numbers numbers_of(const Recipe& recipe, const Registry& registry, int dp) {
@@ -35,8 +40,9 @@ Numbers numbers_of(const Recipe& recipe, const Registry& registry, int dp) {
   auto optimizer = registry.make<Optimizer>(recipe.optimizer(), {});
   int64_t share = recipe.batch().global() / dp;
   int64_t micro = recipe.batch().micro() > 0 ? recipe.batch().micro() : share;
-  return {static_cast<int64_t>(c10::elementSize(options.values)), static_cast<int64_t>(c10::elementSize(options.master)),
-          static_cast<int64_t>(optimizer->state_names().size()), share / micro, micro * sequence_length(recipe)};
+  return {static_cast<int64_t>(c10::elementSize(options.values)),
+          static_cast<int64_t>(c10::elementSize(options.master)), static_cast<int64_t>(optimizer->state_names().size()),
+          share / micro, micro * sequence_length(recipe)};
 }
 
 void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps_master) {
@@ -53,8 +59,8 @@ void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps
   if (plan.zero >= 2) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
 }
 
-/// Times that each Unit is gathered in a micro-step of ZeRO-3: in forward, and again in backward unless nothing at or below it
-/// learns. A tied head gathers a frozen embedding for itself.
+/// Times that each Unit is gathered in a micro-step of ZeRO-3: in forward, and again in backward unless nothing at or
+/// below it learns. A tied head gathers a frozen embedding for itself.
 std::vector<int64_t> gathers_of(const Model& model) {
   std::vector<int64_t> gathers;
   bool learns = false;
@@ -84,9 +90,9 @@ void add_traffic(Plan& plan, const FlatShard& shard, const Numbers& n, int64_t u
 
 void add_activations(Plan& plan, const Architecture& a, const Numbers& n, bool recompute) {
   int64_t held = (n.micro_rows + plan.tp - 1) / plan.tp;
-  int64_t rows = int64_t{plan.tp} * (plan.tp - 1) * held * a.width * n.value_bytes;   // one collective, one tp group
+  int64_t rows = int64_t{plan.tp} * (plan.tp - 1) * held * a.width * n.value_bytes;  // one collective, one tp group
   int64_t of_blocks = (recompute ? 12 : 8) * a.layers;
-  int64_t of_ends = 4;   // embedding and head, forward and backward
+  int64_t of_ends = 4;  // embedding and head, forward and backward
   int64_t of_loss = 2 * (plan.tp - 1) * 3 * n.micro_rows * std::max<int64_t>(4, n.value_bytes);
   plan.sent_activations = plan.dp * n.micro_steps * ((of_blocks + of_ends) * rows + of_loss);
 }
@@ -101,13 +107,16 @@ Plan plan_of(const Recipe& recipe, int ranks) {
   Mesh mesh(alone.world(), {});
   Zero zero(mesh, zero_options(recipe));
   zero.exchange = exchange_of(recipe, registry);
-  zero.exchange->start(recipe.steps());   // what the run comes to, after any warm-up
+  zero.exchange->start(recipe.steps());  // what the run comes to, after any warm-up
   auto adapters = adapter_set(recipe, source, registry);
   Model model(source.architecture, zero);
   adapters->attach(model);
 
-  Plan plan{.parameters = model.weights().elements(), .dp = data_parallel_ranks(recipe, ranks), .tp = recipe.mesh().tp(),
-            .zero = recipe.sharding().zero(), .replicas = recipe.mesh().replicas()};
+  Plan plan{.parameters = model.weights().elements(),
+            .dp = data_parallel_ranks(recipe, ranks),
+            .tp = recipe.mesh().tp(),
+            .zero = recipe.sharding().zero(),
+            .replicas = recipe.mesh().replicas()};
   Numbers numbers = numbers_of(recipe, registry, plan.dp);
   std::vector<int64_t> gathers = gathers_of(model);
   for (size_t i = 0; i < gathers.size(); ++i) {
@@ -125,8 +134,9 @@ Plan plan_of(const Recipe& recipe, int ranks) {
 
 std::string describe(const Plan& plan) {
   std::string replicas = plan.replicas > 1 ? fmt::format(" in {} replicas", plan.replicas) : "";
-  std::string text = fmt::format("\n# {} parameters on dp={} tp={}{} with ZeRO-{}\n",
-                                 human_count(static_cast<double>(plan.parameters)), plan.dp, plan.tp, replicas, plan.zero);
+  std::string text =
+      fmt::format("\n# {} parameters on dp={} tp={}{} with ZeRO-{}\n",
+                  human_count(static_cast<double>(plan.parameters)), plan.dp, plan.tp, replicas, plan.zero);
   auto row = [&](const char* name, int64_t bytes, const char* note) {
     text += fmt::format("#   {:<28}{:>12}  {}\n", name, human_bytes(bytes), note);
   };
@@ -136,7 +146,9 @@ std::string describe(const Plan& plan) {
   row("masters", plan.masters, plan.masters ? "" : "the weights themselves");
   row("optimizer state", plan.state, "");
   row("exchange", plan.exchange, plan.exchange ? "kept between steps" : "keeps nothing");
-  row("together", plan.total(), fmt::format("{:.2f} a parameter", static_cast<double>(plan.total()) / static_cast<double>(plan.parameters)).c_str());
+  row("together", plan.total(),
+      fmt::format("{:.2f} a parameter", static_cast<double>(plan.total()) / static_cast<double>(plan.parameters))
+          .c_str());
   row("largest gradient bucket", plan.buckets, "in backward");
   if (plan.saved > 0) row("copy for checkpoints", plan.saved, "while they are written");
   row("largest gathered unit", plan.gathered, "none where ranks share memory");

@@ -52,7 +52,9 @@ class RunInFolder {
   void wait_or_warn(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const;
   void finish(Trainer& trainer, Recorder& recorder) const;
   /// The folder of the result: a model, or an adapter.
-  std::string result() const { return recipe_.adapter_size() + recipe_.model().adapter_size() > 0 ? "adapter" : "export"; }
+  std::string result() const {
+    return recipe_.adapter_size() + recipe_.model().adapter_size() > 0 ? "adapter" : "export";
+  }
   std::string path(const std::string& name) const { return join_path(options_.folder, name); }
   bool first() const { return mesh_.world().rank() == 0; }
 
@@ -66,8 +68,12 @@ class RunInFolder {
 };
 
 int RunInFolder::run() {
-  on_first_rank(mesh_.world(), "run folder", [&] { hold_folder(); return std::string(); });
-  on_every_rank(mesh_.world(), "log", [&] { log_to_file(path(fmt::format("log/rank-{:05}.log", mesh_.world().rank()))); });
+  on_first_rank(mesh_.world(), "run folder", [&] {
+    hold_folder();
+    return std::string();
+  });
+  on_every_rank(mesh_.world(), "log",
+                [&] { log_to_file(path(fmt::format("log/rank-{:05}.log", mesh_.world().rank()))); });
   EC_LOG(info, "{}, process {}", mesh_.place(), getpid());
   EC_LOG(info, "kernels for {}; products by {}", name_of(isa()), products_in_words());
   std::string start = find_start();
@@ -98,15 +104,16 @@ int RunInFolder::run() {
 }
 
 void RunInFolder::hold_folder() {
-  held_.emplace(RunFolder::hold(
-      options_.folder, {.trusted = options_.trust_folder, .self = RunOwner::this_process(options_.job)}));
+  held_.emplace(RunFolder::hold(options_.folder,
+                                {.trusted = options_.trust_folder, .self = RunOwner::this_process(options_.job)}));
   store_.act_under(held_->epoch());
   if (!held_->taken_over_from().empty()) {
     EC_LOG(info, "{} was held by {}, which is gone: taken over", options_.folder, held_->taken_over_from());
   }
   bool used = exists(path("recipe.textproto"));
   if (used && options_.resume == Resume::never) {
-    throw Error::recipe(options_.folder, "holds a run already").remedy("choose another --out, or leave out --resume=never");
+    throw Error::recipe(options_.folder, "holds a run already")
+        .remedy("choose another --out, or leave out --resume=never");
   }
   if (used) check_recipe_of_folder();
   store_.clean();
@@ -119,7 +126,9 @@ void RunInFolder::check_recipe_of_folder() const {
   std::string field = first_forbidden_change(before, recipe_);
   if (field.empty()) return;
   throw Error::recipe(field, fmt::format("differs from the run in {}", options_.folder))
-      .remedy("a resumed run may change steps, checkpoint, evaluate, mesh, sharding and batch.micro; else choose another --out");
+      .remedy(
+          "a resumed run may change steps, checkpoint, evaluate, mesh, sharding and batch.micro; else choose another "
+          "--out");
 }
 
 std::string RunInFolder::start_of_other_run() const {
@@ -131,7 +140,8 @@ std::string RunInFolder::start_of_other_run() const {
 
 std::string RunInFolder::find_start() {
   bool own = options_.resume_from.empty();
-  return on_first_rank(mesh_.world(), "checkpoint to start from", [&] { return own ? std::string() : start_of_other_run(); }) +
+  return on_first_rank(mesh_.world(), "checkpoint to start from",
+                       [&] { return own ? std::string() : start_of_other_run(); }) +
          (own ? newest_whole_step(store_, mesh_.world(), options_.before_step) : "");
 }
 
@@ -151,7 +161,7 @@ void RunInFolder::train(Trainer& trainer, Recorder& recorder) {
 void RunInFolder::take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver) {
   for (int64_t step = last_step_ + 1; step <= recipe_.steps() && !stopped_; ++step) {
     Report report = trainer.step(step);
-    if (held_) held_->check_held();   // frozen for long, we may have been given up: then what we write is another's
+    if (held_) held_->check_held();  // frozen for long, we may have been given up: then what we write is another's
     recorder.step(report);
     if (evaluate_now(step)) evaluate(trainer, recorder, step);
     stopped_ = end_of_step(recorder, saver) && step < recipe_.steps();

@@ -35,14 +35,16 @@ void Trainer::build_data() {
                         .vocabulary = source_.architecture.vocabulary};
   train_ = std::make_unique<Data>(std::move(train), *objective_, seed_, options);
   if (!recipe_.data().has_validation()) return;
-  validation_ = std::make_unique<Data>(registry_.make<Source>(recipe_.data().validation(), context), *objective_, seed_, options);
+  validation_ =
+      std::make_unique<Data>(registry_.make<Source>(recipe_.data().validation(), context), *objective_, seed_, options);
 }
 
 void Trainer::build_model() {
   check_tensor_parallel(source_.architecture, mesh_.tp().size());
   zero_ = std::make_unique<Zero>(mesh_, zero_options(recipe_));
   zero_->exchange = exchange_of(recipe_, registry_);
-  model_ = std::make_unique<Model>(source_.architecture, *zero_, ModelOptions{.recompute = recipe_.sharding().recompute() == FULL});
+  model_ = std::make_unique<Model>(source_.architecture, *zero_,
+                                   ModelOptions{.recompute = recipe_.sharding().recompute() == FULL});
   adapters_ = adapter_set(recipe_, source_, registry_);
   adapters_->attach(*model_);
   check_length(*model_, train_->source());
@@ -102,7 +104,8 @@ int64_t Trainer::count_targets(const std::vector<Batch>& batches, const Group& r
   return agree_sum(ranks, mine, "targets");
 }
 
-void Trainer::forward_and_backward(const std::vector<Batch>& batches, int64_t targets, const Seed& seed, Report& report) {
+void Trainer::forward_and_backward(const std::vector<Batch>& batches, int64_t targets, const Seed& seed,
+                                   Report& report) {
   for (FlatShard* shard : model_->weights().trained()) shard->forget_gradients();
   for (size_t micro = 0; micro < batches.size(); ++micro) {
     progress_->beat();
@@ -115,7 +118,8 @@ void Trainer::forward_and_backward(const std::vector<Batch>& batches, int64_t ta
       report.losses[name] += term.sum.item<double>();
       loss = loss.defined() ? loss + term.sum : term.sum;
     }
-    // Divide by the global count, not ours: ranks hold different numbers of targets, and a mean of means weighs them wrongly.
+    // Divide by the global count, not ours: ranks hold different numbers of targets, and a mean of means weighs them
+    // wrongly.
     loss.backward(at::full({}, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), loss.options()));
   }
 }
@@ -143,9 +147,11 @@ double Trainer::reduce_losses_and_norm(Report& report) const {
 void Trainer::check_finite(const Report& report) const {
   // Reduced numbers: every rank sees the same and leaves at the same place.
   if (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)) return;
-  throw Error::numerics(fmt::format("step {}", report.step),
-                        fmt::format("loss {} and gradient norm {} are not both finite", report.loss, report.gradient_norm))
-      .remedy("lower the learning rate, clip the gradient, or resume from an earlier checkpoint; no weight was updated");
+  throw Error::numerics(
+      fmt::format("step {}", report.step),
+      fmt::format("loss {} and gradient norm {} are not both finite", report.loss, report.gradient_norm))
+      .remedy(
+          "lower the learning rate, clip the gradient, or resume from an earlier checkpoint; no weight was updated");
 }
 
 void Trainer::update(const Report& report, double gradient_norm) {

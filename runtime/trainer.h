@@ -29,14 +29,14 @@ using BytesSent = std::array<int64_t, 5>;
 /// What one step did; the same on every rank.
 struct Report {
   int64_t step = 0;
-  double loss = 0;                         ///< mean over the global batch's targets
-  std::map<std::string, double> losses;    ///< by name of the objective's terms
+  double loss = 0;                       ///< mean over the global batch's targets
+  std::map<std::string, double> losses;  ///< by name of the objective's terms
   double learning_rate = 0;
-  double gradient_norm = 0;                ///< global, before clipping; root mean square over replicas that train apart
-  int64_t targets = 0, tokens = 0;         ///< global; tokens: inputs that are not padding
+  double gradient_norm = 0;         ///< global, before clipping; root mean square over replicas that train apart
+  int64_t targets = 0, tokens = 0;  ///< global; tokens: inputs that are not padding
   StepSeconds seconds;
-  BytesSent bytes_sent{};                  ///< all ranks
-  int64_t memory_peak_bytes = 0;           ///< of the largest rank
+  BytesSent bytes_sent{};         ///< all ranks
+  int64_t memory_peak_bytes = 0;  ///< of the largest rank
 };
 
 struct Evaluation {
@@ -73,7 +73,9 @@ class Trainer {
   std::vector<Owned>& owned() { return owned_; }
   const Optimizer& optimizer() const { return *optimizer_; }
   /// Of the loaded model, else of the data; empty: unknown.
-  std::string tokenizer_folder() const { return source_.tokenizer_folder.empty() ? tokenizer_folder_ : source_.tokenizer_folder; }
+  std::string tokenizer_folder() const {
+    return source_.tokenizer_folder.empty() ? tokenizer_folder_ : source_.tokenizer_folder;
+  }
 
  private:
   void build_model();

@@ -37,7 +37,8 @@ at::Tensor sum_of(const Codec& codec, const at::Tensor& copies, int64_t elements
 /// Whether `ranks` send less when each has the codes of all, `code` bytes a piece, than when owners send their sums.
 bool codes_are_less(int64_t ranks, int64_t code, int64_t sum) { return (ranks - 1) * code <= sum; }
 
-void sum_everywhere(const Codec& codec, const at::Tensor& encoded, const Reduction& reduction, const Route& route, const Call& call) {
+void sum_everywhere(const Codec& codec, const at::Tensor& encoded, const Reduction& reduction, const Route& route,
+                    const Call& call) {
   int64_t ranks = route.ranks(), n = route.pieces(reduction.gradient).size(1);
   at::Tensor all = at::empty({ranks, ranks, encoded.size(1)}, encoded.options());
   route.group().all_gather(encoded, all, call).wait();
@@ -60,12 +61,13 @@ void sum_encoded(const Codec& codec, const at::Tensor& encoded, const Reduction&
   route.store(sum_of(codec, received, n, reduction.owned.options()));
 }
 
-int64_t bytes_of_encoded_sum(const Codec& codec, const FlatShard& shard, const Placement& placement, bool between_nodes_only,
-                             int64_t reductions) {
+int64_t bytes_of_encoded_sum(const Codec& codec, const FlatShard& shard, const Placement& placement,
+                             bool between_nodes_only, int64_t reductions) {
   RouteBytes route(shard, placement, between_nodes_only);
   int64_t code = codec.bytes(route.piece), once = route.groups * route.senders * (route.senders - 1) * code;
   bool everywhere = placement.stage == 0 && codes_are_less(route.senders, code, route.piece * placement.element_bytes);
-  return route.inside_nodes + reductions * (everywhere ? route.senders * once + route.gather_in_nodes : once + route.gather);
+  return route.inside_nodes +
+         reductions * (everywhere ? route.senders * once + route.gather_in_nodes : once + route.gather);
 }
 
 }  // namespace echelon

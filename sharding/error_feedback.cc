@@ -32,7 +32,8 @@ Work ErrorFeedback::reduce(const Reduction& reduction) {
     return {};
   }
   send(whole_step, route, rest);
-  zero_padding(reduction.shard, rest);   // codes have no zero: what they left in the padding would weigh on its neighbours
+  zero_padding(reduction.shard,
+               rest);  // codes have no zero: what they left in the padding would weigh on its neighbours
   return {};
 }
 

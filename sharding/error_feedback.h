@@ -9,13 +9,12 @@
 namespace echelon {
 
 /// Adds the gradients of a step to what earlier steps left unsent, sends an approximation of the whole once, and keeps
-/// the difference. Nothing gets lost: over any number of steps, what was applied plus the residuals of all ranks is the sum
-/// of all gradients. Gradients of several micro-steps are collected in the residual, which is there anyhow: a step sends
-/// once at every ZeRO stage. A single rank, or
-/// node, sends nothing and leaves nothing.
+/// the difference. Nothing gets lost: over any number of steps, what was applied plus the residuals of all ranks is the
+/// sum of all gradients. Gradients of several micro-steps are collected in the residual, which is there anyhow: a step
+/// sends once at every ZeRO stage. A single rank, or node, sends nothing and leaves nothing.
 ///
-/// The first steps of a run are summed exactly: their gradients are the largest, and what an approximation left out of them
-/// would be added to much smaller ones for long.
+/// The first steps of a run are summed exactly: their gradients are the largest, and what an approximation left out of
+/// them would be added to much smaller ones for long.
 ///
 /// Memory: elements() gradients for each shard, on every rank.
 /// Sources: Seide et al. 2014 (1-bit SGD); Karimireddy et al. 2019 (error feedback fixes SignSGD).
@@ -30,8 +29,8 @@ class ErrorFeedback : public Exchange {
   int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override;
 
  protected:
-  /// Sends an approximation of `rest` [elements] (zero outside of the route's pieces and in the padding), subtracts it from
-  /// `rest`, and overwrites `reduction.owned` with this rank's part of the sum of all ranks' approximations.
+  /// Sends an approximation of `rest` [elements] (zero outside of the route's pieces and in the padding), subtracts it
+  /// from `rest`, and overwrites `reduction.owned` with this rank's part of the sum of all ranks' approximations.
   virtual void send(const Reduction& reduction, const Route& route, at::Tensor& rest) = 0;
 
   /// bytes_sent() of a step that is not summed exactly.

@@ -22,20 +22,20 @@ class Weights;
 /// One gradient on its way to its owners.
 struct Reduction {
   FlatShard& shard;
-  at::Tensor gradient;   ///< [elements], this rank's sum over its samples; its padding is undefined
-  at::Tensor owned;      ///< this rank's part of the sum over ranks: [elements / ranks], or [elements] where every rank owns
-                         ///< everything; may lie inside `gradient`
-  bool accumulate = false;   ///< add to what `owned` holds
-  bool last = true;          ///< no further reduction of this shard follows in this step
+  at::Tensor gradient;  ///< [elements], this rank's sum over its samples; its padding is undefined
+  at::Tensor owned;     ///< this rank's part of the sum over ranks: [elements / ranks], or [elements] where every rank
+                     ///< owns everything; may lie inside `gradient`
+  bool accumulate = false;  ///< add to what `owned` holds
+  bool last = true;         ///< no further reduction of this shard follows in this step
   Purpose purpose = Purpose::gradients;
 };
 
 /// How a shard will lie on ranks, for counting before anything is allocated.
 struct Placement {
   int dp = 1, tp = 1, stage = 3;
-  int replicas = 1;            ///< inside dp
-  int nodes = 1;               ///< that the data parallel ranks are spread over, equally
-  int64_t element_bytes = 4;   ///< of a gradient
+  int replicas = 1;           ///< inside dp
+  int nodes = 1;              ///< that the data parallel ranks are spread over, equally
+  int64_t element_bytes = 4;  ///< of a gradient
   int64_t micro_steps = 1;
 
   /// Reductions of a step that an Exchange without memory of its own makes.
@@ -49,10 +49,10 @@ struct Placement {
 class Exchange {
  public:
   struct Context {
-    Seed seed;           ///< of the run
-    int replicas = 1;    ///< of the mesh
-    int64_t steps = 0;   ///< of the run
-    const Registry* registry = nullptr;   ///< for an exchange that is made of another
+    Seed seed;                           ///< of the run
+    int replicas = 1;                    ///< of the mesh
+    int64_t steps = 0;                   ///< of the run
+    const Registry* registry = nullptr;  ///< for an exchange that is made of another
   };
   virtual ~Exchange() = default;
 
@@ -67,8 +67,8 @@ class Exchange {
   /// bytes_sent(). Collective.
   virtual void sum_updates(const Reduction& reduction);
 
-  /// Collective over the data parallel ranks. An Exchange that keeps what it did not send may collect the gradients of a
-  /// step and send them with the last one; `owned` is then undefined until that has been reduced.
+  /// Collective over the data parallel ranks. An Exchange that keeps what it did not send may collect the gradients of
+  /// a step and send them with the last one; `owned` is then undefined until that has been reduced.
   virtual Work reduce(const Reduction& reduction) = 0;
 
   /// Tells the number of the step (1 = first) whose gradients come next.
@@ -76,21 +76,22 @@ class Exchange {
 
   /// Whether it can sum over the replicas of a mesh that has several.
   virtual bool joins_replicas() const { return false; }
-  /// Whether the started step sums gradients over all replicas. If not, each replica trains on its share of the batch alone:
-  /// targets, gradient norm and clipping are its own, and so are its masters and optimizer state from then on.
+  /// Whether the started step sums gradients over all replicas. If not, each replica trains on its share of the batch
+  /// alone: targets, gradient norm and clipping are its own, and so are its masters and optimizer state from then on.
   virtual bool synchronous() const { return true; }
   /// Masters have been updated, and not yet been published: where replicas that train apart meet. Collective.
   virtual void updated(Weights& weights) {}
   /// What the ranks of every replica own alike, by name ("shared"): shaped like the master. Checkpoints hold them.
   virtual std::map<std::string, at::Tensor> owned_state(FlatShard& shard) { return {}; }
 
-  /// What this rank alone knows, by name ("residual"): flat [elements] tensors in the dtype of gradients, padding zero. Their
-  /// sums over ranks must not get lost, so checkpoints hold them.
+  /// What this rank alone knows, by name ("residual"): flat [elements] tensors in the dtype of gradients, padding zero.
+  /// Their sums over ranks must not get lost, so checkpoints hold them.
   virtual std::map<std::string, at::Tensor> summands(FlatShard& shard) { return {}; }
   /// Whether summands of a tensor that is replicated on `tp` are the same on all its ranks; else they are parts of one
   /// sum.
   virtual bool summands_are_copied_on_tp() const { return false; }
-  /// Whole tensors, the same on all data parallel ranks, that spare the next reduction work; they may get lost. By tensor.
+  /// Whole tensors, the same on all data parallel ranks, that spare the next reduction work; they may get lost. By
+  /// tensor.
   virtual std::map<std::string, at::Tensor> warm_start(FlatShard& shard) { return {}; }
 
   /// Bytes that a step as the started one sends for `shard`, of all ranks together.

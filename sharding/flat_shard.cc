@@ -23,7 +23,8 @@ int64_t row_of(const Parameter& parameter) {
 
 }  // namespace
 
-FlatShard::FlatShard(std::string name, Zero& zero, bool trained) : name_(std::move(name)), zero_(zero), trained_(trained) {}
+FlatShard::FlatShard(std::string name, Zero& zero, bool trained)
+    : name_(std::move(name)), zero_(zero), trained_(trained) {}
 
 void FlatShard::add(Parameter& parameter) {
   parameters_.push_back(&parameter);
@@ -37,7 +38,8 @@ void FlatShard::allocate() {
   place_parameters();
   allocate_values();
   if (trained_) allocate_gradients();
-  master_ = trained_ && zero_.keeps_master() ? at::zeros_like(owned_values(), options_of(zero_.options.master)) : owned_values();
+  master_ = trained_ && zero_.keeps_master() ? at::zeros_like(owned_values(), options_of(zero_.options.master))
+                                             : owned_values();
   segments_ = zero_.shards_state() ? segments_of(shard_ * replica().rank(), shard_) : segments_of(0, elements_);
 }
 
@@ -63,12 +65,14 @@ FlatShard::Extent FlatShard::extent(int dp, int tp) const {
   // The largest local size over `tp` pads all of them alike, so that uneven slices still make equal shards.
   for (int rank = 0; rank < tp; ++rank) {
     int64_t end = 0;
-    for (const Parameter* parameter : parameters_) end += round_up(parameter->layout().local(rank, tp).elements(), kAlignment);
+    for (const Parameter* parameter : parameters_)
+      end += round_up(parameter->layout().local(rank, tp).elements(), kAlignment);
     extent.elements = std::max(extent.elements, end);
   }
   extent.elements = round_up(extent.elements, kAlignment * dp);
   for (const Parameter* parameter : parameters_) {
-    if (!parameter->layout().is_sharded_on("tp")) extent.replicated += round_up(parameter->layout().elements(), kAlignment);
+    if (!parameter->layout().is_sharded_on("tp"))
+      extent.replicated += round_up(parameter->layout().elements(), kAlignment);
   }
   return extent;
 }
@@ -80,7 +84,8 @@ void FlatShard::allocate_values() {
     values_ = window.mine;
     shared_values_ = window.all;
   } else {
-    values_ = zero_.shards_state() ? replica().allocate(elements_, dtype).mine : at::zeros({elements_}, options_of(dtype));
+    values_ =
+        zero_.shards_state() ? replica().allocate(elements_, dtype).mine : at::zeros({elements_}, options_of(dtype));
   }
   storage_ = c10::Storage(c10::Storage::use_byte_size_t(), elements_ * values_.element_size(),
                           at::DataPtr(nullptr, values_.device()), nullptr, false);
@@ -107,7 +112,9 @@ at::Tensor FlatShard::owned_values() const {
   return zero_.shards_values() || !zero_.shards_state() ? values_ : part(values_);
 }
 
-at::TensorOptions FlatShard::options_of(at::ScalarType dtype) const { return at::TensorOptions().dtype(dtype).device(replica().device()); }
+at::TensorOptions FlatShard::options_of(at::ScalarType dtype) const {
+  return at::TensorOptions().dtype(dtype).device(replica().device());
+}
 
 at::Tensor FlatShard::part(const at::Tensor& flat) const { return flat.narrow(0, shard_ * replica().rank(), shard_); }
 
@@ -232,7 +239,8 @@ std::vector<FlatShard::Rows> FlatShard::rows_to_save() const {
     Slice slice = parameter.local();
     slice.offsets[0] += first;
     slice.sizes[0] = last - first;
-    rows.push_back({&parameter, slice, parameter.offset() + first * row - shard_ * replica().rank(), (last - first) * row});
+    rows.push_back(
+        {&parameter, slice, parameter.offset() + first * row - shard_ * replica().rank(), (last - first) * row});
   }
   return rows;
 }
@@ -246,7 +254,8 @@ void FlatShard::read_owned(at::Tensor& owned, TensorReader& reader, const std::s
     slice.offsets[0] += first;
     slice.sizes[0] = last - first;
     at::Tensor values = reader.read(prefix + parameter.name(), slice).reshape({-1});
-    owned.narrow(0, segment.offset, segment.length).copy_(values.narrow(0, segment.begin - first * row, segment.length));
+    owned.narrow(0, segment.offset, segment.length)
+        .copy_(values.narrow(0, segment.begin - first * row, segment.length));
   }
 }
 

@@ -15,8 +15,9 @@ namespace echelon {
 
 /// The trained, or the frozen, tensors of one Unit, as views of one Storage.
 ///
-/// gather() and release() swap the Storage's memory, so that whatever autograd saved sees the values again in backward: no
-/// recompute, no version change. Memory per rank and element, d data parallel ranks (of a replica, where there are several):
+/// gather() and release() swap the Storage's memory, so that whatever autograd saved sees the values again in backward:
+/// no recompute, no version change. Memory per rank and element, d data parallel ranks (of a replica, where there are
+/// several):
 ///
 ///     stage   values           gradient                    master and state (in owned shards of n / d)
 ///     0       all              all                         all
@@ -24,8 +25,8 @@ namespace echelon {
 ///     2       all              1/d + a bucket in use       1/d
 ///     3       1/d + gathered   1/d + a bucket in use       1/d
 ///
-/// Frozen tensors are gathered like all others and have no gradient, no master and no state. Where the ranks share memory,
-/// gathered means the ranks' shards side by side: a pointer, no copy.
+/// Frozen tensors are gathered like all others and have no gradient, no master and no state. Where the ranks share
+/// memory, gathered means the ranks' shards side by side: a pointer, no copy.
 class FlatShard {
  public:
   FlatShard(std::string name, Zero& zero, bool trained);
@@ -44,8 +45,8 @@ class FlatShard {
   /// Collective.
   void allocate();
 
-  // What this rank owns: flat shards [shard]. Masters and gradients are in the dtype of masters; the master of frozen tensors
-  // is their value.
+  // What this rank owns: flat shards [shard]. Masters and gradients are in the dtype of masters; the master of frozen
+  // tensors is their value.
   at::Tensor& master() { return master_; }
   at::Tensor& gradient() { return owned_gradient_; }
   /// The parameters' elements in an owned shard, in order; padding is left out.
@@ -64,20 +65,20 @@ class FlatShard {
 
   /// The whole flat memory [elements] of an owned shard (master or state) of all ranks of the replica. Collective.
   at::Tensor whole(const at::Tensor& owned);
-  /// What this rank can write of a quantity: its share of the flat memory, and what follows it as far as a row that starts
-  /// in the share can reach.
+  /// What this rank can write of a quantity: its share of the flat memory, and what follows it as far as a row that
+  /// starts in the share can reach.
   struct Reach {
-    at::Tensor share, following;   ///< flat
+    at::Tensor share, following;  ///< flat
   };
   /// Of an owned shard (master or state). Collective.
   Reach reach(const at::Tensor& owned);
   /// Rows of tensors that this rank writes to a checkpoint: whole rows, each by one rank of a replica only.
   struct Rows {
     const Parameter* parameter;
-    Slice slice;                 ///< in the global tensor
-    int64_t begin, length;       ///< in this rank's share, and on in what follows it
+    Slice slice;            ///< in the global tensor
+    int64_t begin, length;  ///< in this rank's share, and on in what follows it
 
-    at::Tensor values(const Reach& reach) const;   ///< [slice.sizes]
+    at::Tensor values(const Reach& reach) const;  ///< [slice.sizes]
   };
   std::vector<Rows> rows_to_save() const;
   /// Fills an owned shard from `prefix` + name of each tensor.
@@ -121,12 +122,12 @@ class FlatShard {
   std::vector<Segment> segments_;
   int64_t elements_ = 0, shard_ = 0, replicated_ = 0;
 
-  c10::Storage storage_;            // of every Parameter's value
-  at::Tensor values_;               // stages 0 to 2: all values; stage 3: this rank's shard
-  at::Tensor shared_values_;        // stage 3 on one node: everybody's shards side by side
-  at::Tensor gathered_;             // stage 3 between nodes, while gathered
+  c10::Storage storage_;      // of every Parameter's value
+  at::Tensor values_;         // stages 0 to 2: all values; stage 3: this rank's shard
+  at::Tensor shared_values_;  // stage 3 on one node: everybody's shards side by side
+  at::Tensor gathered_;       // stage 3 between nodes, while gathered
 
-  at::Tensor gradient_;             // this rank's sums, all elements; stages 2 and 3: a bucket, during backward
+  at::Tensor gradient_;  // this rank's sums, all elements; stages 2 and 3: a bucket, during backward
   Buckets::Bucket* bucket_ = nullptr;
   at::Tensor owned_gradient_, master_;
 };

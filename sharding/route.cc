@@ -11,12 +11,15 @@ Route::Route(const Reduction& reduction, bool between_nodes_only)
     : reduction_(reduction), nodes_(dp().size()), ranks_per_node_(1) {
   if (!between_nodes_only) return;
   nodes_ = reduction.shard.zero().mesh.nodes();
-  if (nodes_ == 0) throw Error::recipe("exchange.between_nodes_only", "the nodes hold unequal numbers of data parallel ranks");
+  if (nodes_ == 0)
+    throw Error::recipe("exchange.between_nodes_only", "the nodes hold unequal numbers of data parallel ranks");
   ranks_per_node_ = dp().size() / nodes_;
 }
 
 const Group& Route::dp() const { return reduction_.shard.zero().mesh.dp(); }
-const Group& Route::group() const { return ranks_per_node_ == 1 ? dp() : reduction_.shard.zero().mesh.dp_between_nodes(); }
+const Group& Route::group() const {
+  return ranks_per_node_ == 1 ? dp() : reduction_.shard.zero().mesh.dp_between_nodes();
+}
 Call Route::call() const { return {.name = reduction_.shard.name(), .purpose = Purpose::gradients}; }
 
 at::Tensor Route::pieces(const at::Tensor& flat) const {

@@ -17,7 +17,9 @@ class Seed {
  public:
   explicit Seed(int64_t run) : key_(mix(static_cast<uint64_t>(run) + 0x9e3779b97f4a7c15ull)) {}
 
-  Seed with(int64_t number) const { return Seed(Key{mix(key_ ^ mix(static_cast<uint64_t>(number) + 0xd1b54a32d192ed03ull))}); }
+  Seed with(int64_t number) const {
+    return Seed(Key{mix(key_ ^ mix(static_cast<uint64_t>(number) + 0xd1b54a32d192ed03ull))});
+  }
   Seed with(std::string_view name) const;
 
   uint64_t key() const { return key_; }
@@ -36,19 +38,22 @@ class Seed {
   }
 
  private:
-  struct Key { uint64_t value; };
+  struct Key {
+    uint64_t value;
+  };
   explicit Seed(Key key) : key_(key.value) {}
   uint64_t key_;
 };
 
-/// Standard normal values of the part `slice` of a tensor of shape `global_sizes`, float64; element i of the whole tensor
-/// (row-major) is the same whatever slice it is drawn in.
+/// Standard normal values of the part `slice` of a tensor of shape `global_sizes`, float64; element i of the whole
+/// tensor (row-major) is the same whatever slice it is drawn in.
 at::Tensor keyed_normal(const Seed& seed, const std::vector<int64_t>& global_sizes, const Slice& slice);
 
 /// The same, uniform in [0, 1).
 at::Tensor keyed_uniform(const Seed& seed, const std::vector<int64_t>& global_sizes, const Slice& slice);
 
-/// A permutation of 0 … size - 1 that needs no memory. Source: cycle walking over a Feistel network (Black and Rogaway 2002).
+/// A permutation of 0 … size - 1 that needs no memory. Source: cycle walking over a Feistel network (Black and Rogaway
+/// 2002).
 class Permutation {
  public:
   Permutation(const Seed& seed, int64_t size);

@@ -14,9 +14,7 @@ using torch::autograd::variable_list;
 
 namespace {
 
-Unit* unit_of(AutogradContext* context) {
-  return reinterpret_cast<Unit*>(context->saved_data["unit"].toInt());
-}
+Unit* unit_of(AutogradContext* context) { return reinterpret_cast<Unit*>(context->saved_data["unit"].toInt()); }
 
 /// Identity; its backward is the last of the Unit. Without an input of its own it hands on the anchor.
 struct Enter : torch::autograd::Function<Enter> {
@@ -81,11 +79,14 @@ struct Recompute : torch::autograd::Function<Recompute> {
 }  // namespace
 
 Unit::Unit(std::string name, Zero& zero)
-    : name_(std::move(name)), trained_(name_, zero, /*trained=*/true), frozen_(name_ + ".frozen", zero, /*trained=*/false) {}
+    : name_(std::move(name)),
+      trained_(name_, zero, /*trained=*/true),
+      frozen_(name_ + ".frozen", zero, /*trained=*/false) {}
 Unit::~Unit() = default;
 
 Parameter& Unit::add(std::string name, Layout layout, Init init) {
-  Parameter& parameter = *parameters_.emplace_back(std::make_unique<Parameter>(std::move(name), std::move(layout), init, zero().mesh));
+  Parameter& parameter =
+      *parameters_.emplace_back(std::make_unique<Parameter>(std::move(name), std::move(layout), init, zero().mesh));
   trained_.add(parameter);
   return parameter;
 }

@@ -14,8 +14,9 @@ namespace echelon {
 
 /// (Usually) one transformer block: its trained tensors in one FlatShard, its frozen ones in another.
 ///
-/// The values are there between enter() and leave(), and again during backward. Gradients of trained tensors are reduced to
-/// their owners when the Unit's backward ends; of a Unit without trained tensors only what its input asks for is computed.
+/// The values are there between enter() and leave(), and again during backward. Gradients of trained tensors are
+/// reduced to their owners when the Unit's backward ends; of a Unit without trained tensors only what its input asks
+/// for is computed.
 class Unit {
  public:
   Unit(std::string name, Zero& zero);
@@ -35,10 +36,10 @@ class Unit {
   FlatShard& trained() { return trained_; }
   FlatShard& frozen() { return frozen_; }
 
-  /// Between these two the values are readable. With gradients on, their backward runs in reverse: leave() gathers again
-  /// and takes gradient memory, enter() reduces the gradient to its owner and releases. `input` may be undefined where the
-  /// Unit has no differentiable input (an embedding of ids): then the result is a scalar on which the Unit's first
-  /// operator must be made to depend, see Embedding.
+  /// Between these two the values are readable. With gradients on, their backward runs in reverse: leave() gathers
+  /// again and takes gradient memory, enter() reduces the gradient to its owner and releases. `input` may be undefined
+  /// where the Unit has no differentiable input (an embedding of ids): then the result is a scalar on which the Unit's
+  /// first operator must be made to depend, see Embedding.
   at::Tensor enter(const at::Tensor& input);
   at::Tensor leave(const at::Tensor& output);
   /// enter, body, leave; with gradients on, nothing between is kept and `body` runs again in backward.
@@ -57,7 +58,7 @@ class Unit {
   std::vector<std::unique_ptr<Parameter>> parameters_;
   FlatShard trained_, frozen_;
   int gathered_times_ = 0;
-  at::Tensor anchor_;               // requires gradients, so that enter() has a backward where the Unit is trained
+  at::Tensor anchor_;  // requires gradients, so that enter() has a backward where the Unit is trained
 };
 
 }  // namespace echelon

@@ -136,7 +136,8 @@ void Weights::visit_whole(const std::function<at::Tensor(FlatShard&)>& owned,
     if (!mine.defined()) continue;
     at::Tensor flat = shard->whole(mine);
     for (const Parameter* parameter : shard->parameters()) {
-      at::Tensor local = flat.narrow(0, parameter->offset(), parameter->local().elements()).view(parameter->local().sizes);
+      at::Tensor local =
+          flat.narrow(0, parameter->offset(), parameter->local().elements()).view(parameter->local().sizes);
       visit(*parameter, join(*parameter, local, shard->zero().mesh.tp()));
     }
   }

@@ -19,9 +19,9 @@ class Unit;
 
 /// How a tensor is drawn when no file holds it.
 struct Init {
-  double constant = 0;             ///< value of every element, when it is not drawn
-  double standard_deviation = 0;   ///< of a normal distribution with mean 0
-  double bound = 0;                ///< of a uniform distribution in [-bound, bound]
+  double constant = 0;            ///< value of every element, when it is not drawn
+  double standard_deviation = 0;  ///< of a normal distribution with mean 0
+  double bound = 0;               ///< of a uniform distribution in [-bound, bound]
 };
 
 /// One named tensor of a model; its memory belongs to a FlatShard of its Unit.
@@ -47,8 +47,8 @@ class Parameter {
   at::Tensor use() const;
   /// Adds `gradient` (shape of the local slice) to the flat gradient; the first of a step overwrites it.
   void add_gradient(const at::Tensor& gradient) const;
-  /// The place of this tensor's gradient, for kernels that write it themselves; `fresh` says whether to overwrite. In the
-  /// dtype of gradients, which may be wider than that of values.
+  /// The place of this tensor's gradient, for kernels that write it themselves; `fresh` says whether to overwrite. In
+  /// the dtype of gradients, which may be wider than that of values.
   at::Tensor gradient_place(bool& fresh) const;
 
  private:
@@ -75,8 +75,8 @@ class TensorReader {
 /// The elements of one parameter that a flat shard holds.
 struct Segment {
   const Parameter* parameter;
-  int64_t offset;      ///< first element, in the shard
-  int64_t begin;       ///< the same element's index in the local slice, row-major
+  int64_t offset;  ///< first element, in the shard
+  int64_t begin;   ///< the same element's index in the local slice, row-major
   int64_t length;
 };
 
@@ -96,9 +96,9 @@ class Weights {
   void load(TensorReader& reader);
   /// Sets those tensors of which `whole`, the same on every rank, has the values, and publishes. Collective.
   void assign(const std::map<std::string, at::Tensor>& whole);
-  /// Hands every whole tensor of an owned quantity (masters, gradients, a moment: what `owned` picks from a shard) to `visit`
-  /// on every rank, one after the other in order, valid during the call; shards for which it is undefined are left out.
-  /// Collective.
+  /// Hands every whole tensor of an owned quantity (masters, gradients, a moment: what `owned` picks from a shard) to
+  /// `visit` on every rank, one after the other in order, valid during the call; shards for which it is undefined are
+  /// left out. Collective.
   void visit_whole(const std::function<at::Tensor(FlatShard&)>& owned,
                    const std::function<void(const Parameter&, const at::Tensor&)>& visit) const;
   /// Makes the masters of trained tensors, or of these shards, the values of the next forward. Collective; afterwards

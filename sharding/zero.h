@@ -13,7 +13,7 @@
 namespace echelon {
 
 struct ZeroOptions {
-  int stage = 3;                                  ///< 0: all replicated; 1: optimizer state sharded; 2: and gradients; 3: and values
+  int stage = 3;  ///< 0: all replicated; 1: optimizer state sharded; 2: and gradients; 3: and values
   at::ScalarType values = at::ScalarType::Float;  ///< dtype of computation
   at::ScalarType master = at::ScalarType::Float;  ///< dtype of gradients, masters and optimizer state
 };
@@ -36,14 +36,14 @@ class Buckets {
 /// What the Units of one model share. Source: Rajbhandari et al. 2020 (ZeRO).
 class Zero {
  public:
-  Zero(const Mesh& mesh, ZeroOptions options)
-      : mesh(mesh), options(options), exchange(exact_exchange()) {}
+  Zero(const Mesh& mesh, ZeroOptions options) : mesh(mesh), options(options), exchange(exact_exchange()) {}
 
   const Mesh& mesh;
   const ZeroOptions options;
   Buckets buckets;
   std::unique_ptr<Exchange> exchange;
-  /// Where the step stands: gradients of the first micro-step overwrite, those of the last are reduced (stages 0 and 1).
+  /// Where the step stands: gradients of the first micro-step overwrite, those of the last are reduced (stages 0 and
+  /// 1).
   bool first_micro_step = true, last_micro_step = true;
 
   bool shards_values() const { return options.stage >= 3; }

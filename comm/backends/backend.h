@@ -55,13 +55,14 @@ std::vector<std::shared_ptr<Backend>> make_threads(const std::vector<std::shared
 
 /// The processes that a launcher started.
 struct MpiWorld {
-  std::shared_ptr<void> runtime;   ///< ends MPI with its last owner
+  std::shared_ptr<void> runtime;  ///< ends MPI with its last owner
   int rank = 0, size = 1;
   int local_rank = 0, local_size = 1;
 };
 /// MPI_Init on first use. Errors: Error::comm.
 MpiWorld start_mpi(int& argc, char**& argv);
-/// All processes, over memory that they share where they sit on one node, else over MPI. `ranks_per_node` as in SessionOptions.
+/// All processes, over memory that they share where they sit on one node, else over MPI. `ranks_per_node` as in
+/// SessionOptions.
 std::shared_ptr<Backend> make_mpi(std::shared_ptr<Membership> membership, int ranks_per_node);
 /// Ends every process of the job at once.
 [[noreturn]] void abort_mpi(int exit_code);

@@ -17,7 +17,8 @@ bool Failure::mark(int rank, std::string_view text) {
 }
 
 Error Failure::error() const {
-  return Error::comm("", fmt::format("rank {} has failed: {}", rank_, std::string(text_, strnlen(text_, sizeof text_))));
+  return Error::comm("",
+                     fmt::format("rank {} has failed: {}", rank_, std::string(text_, strnlen(text_, sizeof text_))));
 }
 
 Membership::Membership(int world_rank, double timeout_seconds, bool checked, const std::string& ledger_path)
@@ -58,7 +59,8 @@ Work Membership::start(std::shared_ptr<Transfer> transfer) {
   if (transfer->advance()) return {};
   transfers_.push_back(transfer.get());
   // However the Work ends, its transfer leaves the list before the caller's tensor can be freed.
-  std::shared_ptr<Transfer> listed(transfer.get(), [self = shared_from_this(), transfer](Transfer* gone) { self->forget(gone); });
+  std::shared_ptr<Transfer> listed(transfer.get(),
+                                   [self = shared_from_this(), transfer](Transfer* gone) { self->forget(gone); });
   return Work([this, listed] { wait(*listed); });
 }
 

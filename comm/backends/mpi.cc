@@ -55,7 +55,8 @@ bool on_all(const Communicator& communicator, bool here) {
 
 /// The ranks of `communicator` that sit on this one's node.
 Communicator node_of(const Communicator& communicator, int world_rank, int ranks_per_node) {
-  return ranks_per_node == 0 ? communicator.of_node() : communicator.split(world_rank / ranks_per_node, communicator.rank());
+  return ranks_per_node == 0 ? communicator.of_node()
+                             : communicator.split(world_rank / ranks_per_node, communicator.rank());
 }
 
 /// Whether every node holds as many ranks, and neighbours. Collective.
@@ -114,7 +115,8 @@ MpiWorld start_mpi(int& argc, char**& argv) {
   if (!running) {
     int finalized = 0;
     MPI_Finalized(&finalized);
-    if (finalized != 0) throw Error::comm("MPI_Init_thread", "this process has left its job, and MPI cannot start twice");
+    if (finalized != 0)
+      throw Error::comm("MPI_Init_thread", "this process has left its job, and MPI cannot start twice");
     running = std::make_shared<MpiRuntime>(argc, argv);
     runtime() = running;
   }

@@ -12,8 +12,8 @@ namespace echelon {
 
 namespace {
 
-constexpr int64_t kChunkBytes = 16 << 20;   // bounds the copies that are made on the way, and stays far below MPI's int
-constexpr int64_t kSmallBytes = 4 << 10;    // below, every rank sends everything to all: one exchange instead of two
+constexpr int64_t kChunkBytes = 16 << 20;  // bounds the copies that are made on the way, and stays far below MPI's int
+constexpr int64_t kSmallBytes = 4 << 10;   // below, every rank sends everything to all: one exchange instead of two
 constexpr int kSignatureTag = 1;
 
 using Buffer = std::unique_ptr<std::byte[]>;
@@ -28,7 +28,8 @@ void in_chunks(int64_t bytes, int64_t chunk, const Move& move) {
 }
 
 /// Copies `count` pieces of `length` bytes, which lie `from_stride` and `to_stride` apart.
-void copy_pieces(std::byte* to, int64_t to_stride, const std::byte* from, int64_t from_stride, int count, int64_t length) {
+void copy_pieces(std::byte* to, int64_t to_stride, const std::byte* from, int64_t from_stride, int count,
+                 int64_t length) {
   for (int piece = 0; piece < count; ++piece) {
     std::memcpy(to + piece * to_stride, from + piece * from_stride, static_cast<size_t>(length));
   }
@@ -52,11 +53,13 @@ std::vector<Signature> MpiNetwork::collect(const Signature& mine) {
     for (int from = 1; from < size(); ++from) {
       Request& request = requests.emplace_back(true);
       mpi_check(MPI_Irecv(&all[static_cast<size_t>(from)], sizeof mine, MPI_BYTE, from, kSignatureTag,
-                          communicator_.get(), request.out()), "MPI_Irecv");
+                          communicator_.get(), request.out()),
+                "MPI_Irecv");
     }
   } else {
     Request& request = requests.emplace_back();
-    mpi_check(MPI_Isend(&mine, sizeof mine, MPI_BYTE, 0, kSignatureTag, communicator_.get(), request.out()), "MPI_Isend");
+    mpi_check(MPI_Isend(&mine, sizeof mine, MPI_BYTE, 0, kSignatureTag, communicator_.get(), request.out()),
+              "MPI_Isend");
   }
   auto missing = [&] {
     std::vector<int> ranks;
@@ -65,7 +68,9 @@ std::vector<Signature> MpiNetwork::collect(const Signature& mine) {
     }
     return fmt::format("rank {} to enter {}", fmt::join(ranks, ", "), mine.text());
   };
-  auto all_here = [&] { return std::all_of(requests.begin(), requests.end(), [](Request& r) { return r.finished(); }); };
+  auto all_here = [&] {
+    return std::all_of(requests.begin(), requests.end(), [](Request& r) { return r.finished(); });
+  };
   membership_->wait_until(all_here, missing);
 
   Request handed_out;
@@ -87,15 +92,16 @@ void MpiNetwork::meet(const Collective& collective) {
 }
 
 void MpiNetwork::finish(Request& request, const Collective& collective) {
-  membership_->wait_until([&] { return request.finished(); }, [&] {
-    return fmt::format("the other ranks to take part in {}", Signature::of(collective).text());
-  });
+  membership_->wait_until(
+      [&] { return request.finished(); },
+      [&] { return fmt::format("the other ranks to take part in {}", Signature::of(collective).text()); });
 }
 
 void MpiNetwork::exchange(const Collective& collective, const std::byte* send, std::byte* recv, int64_t bytes) {
   Request request;
   auto count = static_cast<int>(bytes);
-  mpi_check(MPI_Ialltoall(send, count, MPI_BYTE, recv, count, MPI_BYTE, communicator_.get(), request.out()), "MPI_Ialltoall");
+  mpi_check(MPI_Ialltoall(send, count, MPI_BYTE, recv, count, MPI_BYTE, communicator_.get(), request.out()),
+            "MPI_Ialltoall");
   finish(request, collective);
 }
 
@@ -103,7 +109,8 @@ void MpiNetwork::gather(const Collective& collective, const std::byte* send, std
   Request request;
   auto count = static_cast<int>(bytes);
   const void* from = send == recv + rank() * bytes ? MPI_IN_PLACE : send;
-  mpi_check(MPI_Iallgather(from, count, MPI_BYTE, recv, count, MPI_BYTE, communicator_.get(), request.out()), "MPI_Iallgather");
+  mpi_check(MPI_Iallgather(from, count, MPI_BYTE, recv, count, MPI_BYTE, communicator_.get(), request.out()),
+            "MPI_Iallgather");
   finish(request, collective);
 }
 
@@ -126,7 +133,7 @@ Work MpiNetwork::all_reduce(const Collective& collective, at::Tensor& tensor) {
     return {};
   }
   in_chunks(bytes, kChunkBytes, [&](int64_t begin, int64_t length) {
-    int64_t part = (length / item + size() - 1) / size() * item;   // of one rank; the last ones are padded
+    int64_t part = (length / item + size() - 1) / size() * item;  // of one rank; the last ones are padded
     Buffer sent = buffer_of(part * size()), received = buffer_of(part * size());
     std::memcpy(sent.get(), data_of(tensor) + begin, static_cast<size_t>(length));
     std::memset(sent.get() + length, 0, static_cast<size_t>(part * size() - length));
@@ -188,7 +195,8 @@ Work MpiNetwork::broadcast(const Collective& collective, at::Tensor& tensor) {
   in_chunks(static_cast<int64_t>(tensor.nbytes()), kChunkBytes, [&](int64_t begin, int64_t length) {
     Request request;
     mpi_check(MPI_Ibcast(data_of(tensor) + begin, static_cast<int>(length), MPI_BYTE, collective.root,
-                         communicator_.get(), request.out()), "MPI_Ibcast");
+                         communicator_.get(), request.out()),
+              "MPI_Ibcast");
     finish(request, collective);
   });
   return {};
@@ -209,7 +217,7 @@ Work MpiNetwork::recv(const Collective& collective, at::Tensor& tensor) {
 }
 
 Work MpiNetwork::barrier(const Collective& collective) {
-  meet(collective);   // which nobody leaves before all have entered
+  meet(collective);  // which nobody leaves before all have entered
   if (membership_->checked) return {};
   Request request;
   mpi_check(MPI_Ibarrier(communicator_.get(), request.out()), "MPI_Ibarrier");

@@ -42,12 +42,13 @@ class MpiNetwork : public Backend {
   void exchange_slices(const Collective& collective, const std::byte* full, int64_t slice, const Take& take);
   void gather(const Collective& collective, const std::byte* send, std::byte* recv, int64_t bytes);
   /// Adds up the slices that all ranks have sent here.
-  void sum_slices(const Collective& collective, const std::byte* slices, std::byte* out, int64_t bytes, bool accumulate);
+  void sum_slices(const Collective& collective, const std::byte* slices, std::byte* out, int64_t bytes,
+                  bool accumulate);
 
   Communicator communicator_;
   int ranks_per_node_;
   bool met_;
-  std::vector<int64_t> sent_, received_;   // messages so far, by other rank
+  std::vector<int64_t> sent_, received_;  // messages so far, by other rank
 };
 
 /// The ranks of `communicator`: over shared memory where they sit on one node, else over MPI. Collective.

@@ -1,6 +1,6 @@
-// Ranks with a GPU each, over NCCL. Compiled wherever NCCL's headers are; it has not run on a GPU yet, and where none is
-// visible require_nccl() says so and nothing else here is reached. NCCL runs the operations of a communicator one after the
-// other: two ranks that send to each other before either receives wait for ever, until the timeout.
+// Ranks with a GPU each, over NCCL. Compiled wherever NCCL's headers are; it has not run on a GPU yet, and where none
+// is visible require_nccl() says so and nothing else here is reached. NCCL runs the operations of a communicator one
+// after the other: two ranks that send to each other before either receives wait for ever, until the timeout.
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <nccl.h>
@@ -60,7 +60,9 @@ class Event {
     if (event_ != nullptr) cudaEventDestroy(event_);
   }
   void record(cudaStream_t stream) { cuda_check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
-  void hold_back(cudaStream_t stream) const { cuda_check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
+  void hold_back(cudaStream_t stream) const {
+    cuda_check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent");
+  }
   bool passed() const {
     cudaError_t state = cudaEventQuery(event_);
     if (state != cudaErrorNotReady) cuda_check(state, "cudaEventQuery");
@@ -73,20 +75,29 @@ class Event {
 
 ncclDataType_t type_of(at::ScalarType dtype) {
   switch (dtype) {
-    case at::kDouble: return ncclDouble;
-    case at::kFloat: return ncclFloat;
-    case at::kBFloat16: return ncclBfloat16;
-    case at::kLong: return ncclInt64;
-    case at::kInt: return ncclInt32;
-    default: return ncclUint8;
+    case at::kDouble:
+      return ncclDouble;
+    case at::kFloat:
+      return ncclFloat;
+    case at::kBFloat16:
+      return ncclBfloat16;
+    case at::kLong:
+      return ncclInt64;
+    case at::kInt:
+      return ncclInt32;
+    default:
+      return ncclUint8;
   }
 }
 
 ncclRedOp_t operation_of(Reduce reduce) {
   switch (reduce) {
-    case Reduce::sum: return ncclSum;
-    case Reduce::max: return ncclMax;
-    case Reduce::min: return ncclMin;
+    case Reduce::sum:
+      return ncclSum;
+    case Reduce::max:
+      return ncclMax;
+    case Reduce::min:
+      return ncclMin;
   }
   return ncclSum;
 }
@@ -192,7 +203,7 @@ class Nccl final : public Backend {
   template <class CallNccl>
   Work enqueue(const Collective& collective, const CallNccl& call) {
     bool pairwise = collective.op == Op::send || collective.op == Op::recv;
-    if (membership_->checked && !pairwise) host_->barrier(collective).wait();   // compares signatures; see Control
+    if (membership_->checked && !pairwise) host_->barrier(collective).wait();  // compares signatures; see Control
     c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(gpu_));
     Event ready;
     ready.record(current_stream());
@@ -234,7 +245,8 @@ int visible_gpus() {
 /// LibTorch's CUDA half registers its operators when it is loaded; programs that never see a GPU start without it.
 void load_torch_cuda() {
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-    throw Error::recipe("backend nccl", dlerror()).remedy("install a CUDA build of the torch wheel, or use backend mpi");
+    throw Error::recipe("backend nccl", dlerror())
+        .remedy("install a CUDA build of the torch wheel, or use backend mpi");
   }
 }
 
@@ -256,7 +268,7 @@ std::shared_ptr<Backend> make_nccl(std::shared_ptr<Membership> membership, const
         .remedy("start one rank for each GPU");
   }
   load_torch_cuda();
-  int gpu = world.local_rank % gpus;   // Slurm may show each rank its own GPU alone
+  int gpu = world.local_rank % gpus;  // Slurm may show each rank its own GPU alone
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(gpu));
   ncclUniqueId id{};
   if (world.rank == 0) nccl_check(ncclGetUniqueId(&id), "ncclGetUniqueId");

@@ -30,7 +30,8 @@ NodeMemory map(int64_t bytes, int flags, int fd) {
 void require_free(int64_t bytes) {
   int64_t left = free_memory_bytes();
   if (bytes <= left) return;
-  throw Error::memory("", "not enough memory for a window").got(fmt::format("{} bytes wanted", bytes))
+  throw Error::memory("", "not enough memory for a window")
+      .got(fmt::format("{} bytes wanted", bytes))
       .expected(fmt::format("at most the {} bytes that are free", left))
       .remedy("use fewer ranks on this node, or a higher ZeRO stage");
 }
@@ -83,7 +84,8 @@ class MemfdMemory final : public MemorySource {
   }
 };
 
-/// The number after `key` in a file such as /proc/meminfo (no key: the file's first word); nothing when it is not there.
+/// The number after `key` in a file such as /proc/meminfo (no key: the file's first word); nothing when it is not
+/// there.
 std::optional<int64_t> number_in(const char* path, const std::string& key = "") {
   std::ifstream file(path);
   std::string word;

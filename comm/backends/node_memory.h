@@ -14,8 +14,8 @@ namespace echelon {
 /// Zeroed, page-aligned memory; it goes when the last rank lets go of it, killed or not.
 using NodeMemory = std::shared_ptr<std::byte>;
 
-/// How the ranks of a group come by common memory: one makes it and gives the others its ticket, they open it, the maker
-/// closes the ticket.
+/// How the ranks of a group come by common memory: one makes it and gives the others its ticket, they open it, the
+/// maker closes the ticket.
 class MemorySource {
  public:
   virtual ~MemorySource() = default;
@@ -39,15 +39,15 @@ int64_t free_memory_bytes();
 class WindowTable {
  public:
   struct Place {
-    uint64_t window = 0;    ///< number of the window, the same on every rank; 0: in no window
-    int64_t offset = 0;     ///< bytes from the window's start
-    int64_t slice = 0;      ///< bytes of one rank's slice
+    uint64_t window = 0;  ///< number of the window, the same on every rank; 0: in no window
+    int64_t offset = 0;   ///< bytes from the window's start
+    int64_t slice = 0;    ///< bytes of one rank's slice
     bool operator==(const Place&) const = default;
   };
 
   struct Found {
     Place place;
-    std::byte* base = nullptr;   ///< where the window starts here
+    std::byte* base = nullptr;  ///< where the window starts here
   };
 
   /// Lists `memory` under `window` until the result is dropped.
@@ -61,7 +61,7 @@ class WindowTable {
     uint64_t window;
     int64_t bytes, slice;
   };
-  mutable std::mutex mutex_;   // tensors are freed on any thread
+  mutable std::mutex mutex_;  // tensors are freed on any thread
   std::map<std::byte*, Listed> windows_;
 };
 

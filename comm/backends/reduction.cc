@@ -55,7 +55,7 @@ template <Reduce op, class T>
 [[gnu::always_inline]] inline void reduce_as(T* out, const void* const* sources, int count_of_sources, int64_t elements,
                                              bool accumulate) {
   using Wide = decltype(widen(T{}));
-  constexpr int64_t block = 1024;   // stays in the first-level cache while every source is added to it
+  constexpr int64_t block = 1024;  // stays in the first-level cache while every source is added to it
   Wide total[block];
   for (int64_t begin = 0; begin < elements; begin += block) {
     int64_t length = std::min(block, elements - begin);
@@ -77,9 +77,12 @@ template <class T>
 [[gnu::always_inline]] inline void reduce_by(Reduce op, T* out, const void* const* sources, int count_of_sources,
                                              int64_t elements, bool accumulate) {
   switch (op) {
-    case Reduce::sum: return reduce_as<Reduce::sum>(out, sources, count_of_sources, elements, accumulate);
-    case Reduce::max: return reduce_as<Reduce::max>(out, sources, count_of_sources, elements, accumulate);
-    case Reduce::min: return reduce_as<Reduce::min>(out, sources, count_of_sources, elements, accumulate);
+    case Reduce::sum:
+      return reduce_as<Reduce::sum>(out, sources, count_of_sources, elements, accumulate);
+    case Reduce::max:
+      return reduce_as<Reduce::max>(out, sources, count_of_sources, elements, accumulate);
+    case Reduce::min:
+      return reduce_as<Reduce::min>(out, sources, count_of_sources, elements, accumulate);
   }
 }
 
@@ -87,10 +90,14 @@ ECHELON_VECTOR_CLONES
 void reduce_clones(void* out, const void* const* sources, int count_of_sources, int64_t elements, at::ScalarType dtype,
                    Reduce op, bool accumulate) {
   switch (dtype) {
-    case at::kDouble: return reduce_by(op, static_cast<double*>(out), sources, count_of_sources, elements, accumulate);
-    case at::kFloat: return reduce_by(op, static_cast<float*>(out), sources, count_of_sources, elements, accumulate);
-    case at::kBFloat16: return reduce_by(op, static_cast<Bits16*>(out), sources, count_of_sources, elements, accumulate);
-    default: return reduce_by(op, static_cast<uint64_t*>(out), sources, count_of_sources, elements, accumulate);
+    case at::kDouble:
+      return reduce_by(op, static_cast<double*>(out), sources, count_of_sources, elements, accumulate);
+    case at::kFloat:
+      return reduce_by(op, static_cast<float*>(out), sources, count_of_sources, elements, accumulate);
+    case at::kBFloat16:
+      return reduce_by(op, static_cast<Bits16*>(out), sources, count_of_sources, elements, accumulate);
+    default:
+      return reduce_by(op, static_cast<uint64_t*>(out), sources, count_of_sources, elements, accumulate);
   }
 }
 

@@ -11,10 +11,11 @@ namespace echelon {
 
 namespace {
 
-constexpr int64_t kStagingBytes = 512 << 10;   // a rank's half of the staging area: copies stay in the second-level cache
-constexpr int64_t kSmallBytes = 16 << 10;      // below, a copy costs less than a barrier
-constexpr int64_t kSmallSumBytes = 64 << 10;   // below (all ranks together), every rank may sum everything by itself
-constexpr int64_t kBlockBytes = 16 << 10;      // a sum is handed to every rank while it is in the first-level cache
+constexpr int64_t kStagingBytes =
+    512 << 10;                             // a rank's half of the staging area: copies stay in the second-level cache
+constexpr int64_t kSmallBytes = 16 << 10;  // below, a copy costs less than a barrier
+constexpr int64_t kSmallSumBytes = 64 << 10;  // below (all ranks together), every rank may sum everything by itself
+constexpr int64_t kBlockBytes = 16 << 10;     // a sum is handed to every rank while it is in the first-level cache
 
 int64_t aligned_down(int64_t bytes) { return bytes / 64 * 64; }
 int64_t aligned_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -64,14 +65,14 @@ struct SharedMemory::Meeting {
   const Control& control;
   std::byte* source_base;
   bool all_staged = true;
-  bool sources_visible = true;   ///< all in one window, and nobody prefers staging
-  bool one_target = true;        ///< the same place in the same window
+  bool sources_visible = true;  ///< all in one window, and nobody prefers staging
+  bool one_target = true;       ///< the same place in the same window
 
   std::byte* source(int rank) const { return source_base + control.note(rank).source.offset; }
 };
 
-SharedMemory::SharedMemory(std::shared_ptr<Membership> membership, std::shared_ptr<MemorySource> source, NodeMemory page,
-                           int rank, int size)
+SharedMemory::SharedMemory(std::shared_ptr<Membership> membership, std::shared_ptr<MemorySource> source,
+                           NodeMemory page, int rank, int size)
     : Backend(std::move(membership), rank, size),
       source_(std::move(source)),
       page_(std::move(page)),
@@ -105,7 +106,8 @@ SharedMemory::Meeting SharedMemory::meet(const Collective& collective, const Ten
   for (int rank = 0; rank < size(); ++rank) {
     const Note& theirs = control_.note(rank);
     meeting.all_staged &= theirs.staged;
-    meeting.sources_visible &= !theirs.staged && theirs.source.window != 0 && theirs.source.window == note.source.window;
+    meeting.sources_visible &=
+        !theirs.staged && theirs.source.window != 0 && theirs.source.window == note.source.window;
     meeting.one_target &= theirs.target.window != 0 && theirs.target == note.target;
   }
   return meeting;
@@ -134,7 +136,9 @@ Work SharedMemory::all_reduce(const Collective& collective, at::Tensor& tensor) 
     for (int rank = 0; rank < size(); ++rank) sources[static_cast<size_t>(rank)] = staging(rank) + begin;
     reduce(to, sources.data(), size(), (end - begin) / item, collective.dtype, collective.reduce, false);
   };
-  auto fill = [&](int64_t chunk) { copy_bytes(staging(rank()), ours.data + chunks.begin(chunk), chunks.length(chunk)); };
+  auto fill = [&](int64_t chunk) {
+    copy_bytes(staging(rank()), ours.data + chunks.begin(chunk), chunks.length(chunk));
+  };
   auto drain = [&](int64_t chunk) {
     int64_t length = chunks.length(chunk);
     std::byte* to = ours.data + chunks.begin(chunk);
@@ -172,7 +176,9 @@ void SharedMemory::all_reduce_where_they_lie(const Collective& collective, const
 Work SharedMemory::all_gather(const Collective& collective, const at::Tensor& shard, at::Tensor& full) {
   Tensor source = locate(shard), target = locate(full);
   Chunks chunks{source.bytes, kStagingBytes};
-  auto fill = [&](int64_t chunk) { copy_bytes(staging(rank()), source.data + chunks.begin(chunk), chunks.length(chunk)); };
+  auto fill = [&](int64_t chunk) {
+    copy_bytes(staging(rank()), source.data + chunks.begin(chunk), chunks.length(chunk));
+  };
   auto drain = [&](int64_t chunk) {
     for (int rank = 0; rank < size(); ++rank) {
       copy_bytes(target.data + rank * source.bytes + chunks.begin(chunk), staging(rank), chunks.length(chunk));
@@ -184,7 +190,8 @@ Work SharedMemory::all_gather(const Collective& collective, const at::Tensor& sh
   if (meeting.one_target) {
     gather_in_place(source, target, meeting);
   } else if (meeting.sources_visible) {
-    for (int rank = 0; rank < size(); ++rank) copy_bytes(target.data + rank * source.bytes, meeting.source(rank), source.bytes);
+    for (int rank = 0; rank < size(); ++rank)
+      copy_bytes(target.data + rank * source.bytes, meeting.source(rank), source.bytes);
     control_.barrier();
   } else {
     through_staging(meeting.all_staged, chunks.count(), fill, drain);
@@ -207,7 +214,7 @@ void SharedMemory::gather_in_place(const Tensor& shard, const Tensor& full, cons
 struct SharedMemory::Slices {
   const SharedMemory& group;
   const std::byte* full;
-  Chunks chunks;   // of one slice
+  Chunks chunks;  // of one slice
 
   Slices(const SharedMemory& group, const Tensor& full, int64_t slice_bytes)
       : group(group), full(full.data), chunks{slice_bytes, aligned_down(kStagingBytes / group.size())} {}
@@ -246,7 +253,7 @@ Work SharedMemory::reduce_scatter(const Collective& collective, const at::Tensor
       sources[static_cast<size_t>(from)] = meeting.source(from) + rank() * target.bytes;
     }
     sum(target.data, target.bytes);
-    control_.barrier();   // before anybody writes its tensor again
+    control_.barrier();  // before anybody writes its tensor again
   } else {
     through_staging(meeting.all_staged, slices.chunks.count(), fill, drain);
   }
@@ -260,12 +267,14 @@ Work SharedMemory::all_to_all(const Collective& collective, const at::Tensor& in
   auto fill = [&](int64_t chunk) { slices.fill(chunk); };
   auto drain = [&](int64_t chunk) {
     for (int from = 0; from < size(); ++from) {
-      copy_bytes(target.data + from * slice + slices.chunks.begin(chunk), slices.drain(chunk, from), slices.chunks.length(chunk));
+      copy_bytes(target.data + from * slice + slices.chunks.begin(chunk), slices.drain(chunk, from),
+                 slices.chunks.length(chunk));
     }
   };
   Meeting meeting = meet(collective, source, target, slice > 0 && source.wants_staging(rank()), fill);
   if (meeting.sources_visible) {
-    for (int from = 0; from < size(); ++from) copy_bytes(target.data + from * slice, meeting.source(from) + rank() * slice, slice);
+    for (int from = 0; from < size(); ++from)
+      copy_bytes(target.data + from * slice, meeting.source(from) + rank() * slice, slice);
     control_.barrier();
   } else {
     through_staging(meeting.all_staged, slices.chunks.count(), fill, drain);

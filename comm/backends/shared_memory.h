@@ -12,8 +12,8 @@
 
 namespace echelon {
 
-/// Tensors in windows of the group are read where they lie; others go, chunk by chunk, through a staging area. Which way
-/// is taken never depends on one rank alone: the ranks tell each other where their tensors lie when they meet.
+/// Tensors in windows of the group are read where they lie; others go, chunk by chunk, through a staging area. Which
+/// way is taken never depends on one rank alone: the ranks tell each other where their tensors lie when they meet.
 class SharedMemory final : public Backend {
  public:
   /// `page`: memory of page_bytes(size), zeroed, that all ranks of the group have mapped.
@@ -35,9 +35,9 @@ class SharedMemory final : public Backend {
   Work barrier(const Collective& collective) override;
 
  private:
-  struct Tensor;      // a tensor's memory and where it lies
-  struct Meeting;     // what all ranks said about a collective
-  struct Slices;      // one slice for every rank, on its way through the staging area
+  struct Tensor;   // a tensor's memory and where it lies
+  struct Meeting;  // what all ranks said about a collective
+  struct Slices;   // one slice for every rank, on its way through the staging area
 
   Tensor locate(const at::Tensor& tensor) const;
   /// Writes this rank's note, with `stage` also its first chunk, and meets the others.
@@ -59,7 +59,7 @@ class SharedMemory final : public Backend {
   std::shared_ptr<WindowTable> windows_ = std::make_shared<WindowTable>();
   Mailboxes mailboxes_;
   uint64_t windows_made_ = 0;
-  uint64_t rounds_ = 0;       // of the staging area, whose two halves are used in turn
+  uint64_t rounds_ = 0;  // of the staging area, whose two halves are used in turn
 };
 
 }  // namespace echelon

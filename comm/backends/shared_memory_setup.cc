@@ -64,10 +64,11 @@ Window SharedMemory::allocate(const Collective& collective, int64_t elements) {
   for (int rank = 0; rank < size(); ++rank) everyone[static_cast<size_t>(rank)] = rank;
   NodeMemory memory = WindowTable::list(windows_, share(everyone, bytes), bytes, slice, ++windows_made_);
   std::byte* mine = memory.get() + rank() * slice;
-  std::memset(mine, 0, static_cast<size_t>(slice));   // its pages are placed near the rank that touches them first
+  std::memset(mine, 0, static_cast<size_t>(slice));  // its pages are placed near the rank that touches them first
   auto options = at::TensorOptions().dtype(collective.dtype);
   auto keep = [memory](void*) {};
-  return {at::from_blob(mine, {elements}, keep, options), at::from_blob(memory.get(), {size() * elements}, keep, options)};
+  return {at::from_blob(mine, {elements}, keep, options),
+          at::from_blob(memory.get(), {size() * elements}, keep, options)};
 }
 
 }  // namespace echelon

@@ -12,7 +12,19 @@
 
 namespace echelon {
 
-enum class Op : int32_t { none, split, allocate, all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, send, recv, barrier };
+enum class Op : int32_t {
+  none,
+  split,
+  allocate,
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  all_to_all,
+  broadcast,
+  send,
+  recv,
+  barrier
+};
 std::string_view name_of(Op op);
 /// "float32", "bfloat16", …
 std::string_view name_of(at::ScalarType dtype);
@@ -22,12 +34,12 @@ uint64_t text_hash(std::string_view text);
 
 /// One collective, as Group describes it to a backend.
 struct Collective {
-  int64_t sequence = 0;           ///< counts the group's collectives from 1
+  int64_t sequence = 0;  ///< counts the group's collectives from 1
   Op op = Op::none;
-  std::string_view name;          ///< valid during the call
+  std::string_view name;  ///< valid during the call
   at::ScalarType dtype = at::kByte;
-  int64_t count = 0;              ///< elements of the larger tensor
-  int root = -1;                  ///< of a broadcast; the other rank of a send or recv
+  int64_t count = 0;  ///< elements of the larger tensor
+  int root = -1;      ///< of a broadcast; the other rank of a send or recv
   Reduce reduce = Reduce::sum;
   bool accumulate = false;
 };
@@ -41,7 +53,7 @@ struct Signature {
   at::ScalarType dtype;
   int32_t root;
   Reduce reduce;
-  char name[96];                  ///< cut where longer; the hash covers all of it
+  char name[96];  ///< cut where longer; the hash covers all of it
 
   static Signature of(const Collective& collective);
   bool agrees(const Signature& other) const;

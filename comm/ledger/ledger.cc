@@ -32,7 +32,8 @@ struct Record {
 static_assert(sizeof(Record) == 256);
 
 int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 template <size_t size>
@@ -98,7 +99,7 @@ Error file_error(const std::string& path, std::string_view action) {
 struct LedgerFile {
   char magic[8];
   int64_t capacity;
-  std::atomic<int64_t> written;   ///< entries so far; the last `capacity` of them are here
+  std::atomic<int64_t> written;  ///< entries so far; the last `capacity` of them are here
   char reserved[232];
   Record records[Ledger::capacity];
 
@@ -159,7 +160,8 @@ int64_t Ledger::enter(const Entering& entering) {
 
 void Ledger::leave(int64_t ticket) {
   Record& record = file_->record(ticket);
-  if (record.number.load(std::memory_order_relaxed) == ticket) record.left_ns.store(now_ns(), std::memory_order_release);
+  if (record.number.load(std::memory_order_relaxed) == ticket)
+    record.left_ns.store(now_ns(), std::memory_order_release);
 }
 
 std::vector<LedgerEntry> Ledger::last(int64_t entries) const { return file_->last(entries); }
@@ -175,8 +177,9 @@ std::vector<LedgerEntry> read_ledger(const std::string& path, int64_t entries) {
   if (file.fd < 0) throw file_error(path, "open");
   // Read, not mapped: a file that is cut short while we look would otherwise be a SIGBUS.
   auto ledger = std::make_unique<LedgerFile>();
-  if (!read_whole(file.fd, ledger.get(), sizeof(LedgerFile)) || std::memcmp(ledger->magic, kMagic, sizeof kMagic) != 0 ||
-      ledger->capacity != Ledger::capacity || ledger->written.load() < 0) {
+  if (!read_whole(file.fd, ledger.get(), sizeof(LedgerFile)) ||
+      std::memcmp(ledger->magic, kMagic, sizeof kMagic) != 0 || ledger->capacity != Ledger::capacity ||
+      ledger->written.load() < 0) {
     throw Error::storage(path, "is not a ledger of collectives");
   }
   return ledger->last(entries);

@@ -15,13 +15,14 @@ std::string_view name_of(Phase phase);
 
 struct ProgressState {
   Phase phase = Phase::start;
-  int64_t step = 0;    ///< 0: before the first
-  int64_t beats = 0;   ///< grows whenever the rank has come on
+  int64_t step = 0;   ///< 0: before the first
+  int64_t beats = 0;  ///< grows whenever the rank has come on
 
   bool operator==(const ProgressState&) const = default;
 };
 
-/// Written by one rank alone, from its own thread of work: what stands still has stopped, whatever other threads do. Some 5 ns.
+/// Written by one rank alone, from its own thread of work: what stands still has stopped, whatever other threads do.
+/// Some 5 ns.
 class RankProgress {
  public:
   /// Makes or overwrites `path` (mode 0640); empty: in memory. Errors: Error::storage.

@@ -114,7 +114,8 @@ Finding slurm() {
   if (program.empty()) return {"Slurm", State::warning, "no srun on PATH: jobs start through mpirun"};
   std::string version = first_line_of(output_of({program, "--version"}, 10));
   if (!version.starts_with("slurm"))
-    return {"Slurm", State::warning, fmt::format("{} finds no cluster's configuration: jobs start through mpirun", program)};
+    return {"Slurm", State::warning,
+            fmt::format("{} finds no cluster's configuration: jobs start through mpirun", program)};
   std::string kinds = output_of({program, "--mpi=list"}, 10);
   std::string inside = std::getenv("SLURM_JOB_ID") ? "inside an allocation" : "outside of an allocation";
   if (kinds.find("pmix") == std::string::npos) {

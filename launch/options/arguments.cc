@@ -29,7 +29,8 @@ DEFINE_bool(submit, false, "hand the run to Slurm as a batch job and return; it 
 DEFINE_int32(nodes, 0, "machines of a job that is submitted (0 to 65536); 0: as Slurm sees fit");
 DEFINE_string(time, "", "time limit of a job that is submitted, in Slurm's words: 02:00:00");
 DEFINE_string(partition, "", "Slurm partition of a job that is submitted");
-DEFINE_int32(seconds_to_save, 120, "how long before its time limit a submitted job is asked to stop and save (1 to 65535)");
+DEFINE_int32(seconds_to_save, 120,
+             "how long before its time limit a submitted job is asked to stop and save (1 to 65535)");
 DEFINE_int64(steps, 0, "optimizer steps whose batches are written (1 or more)");
 DEFINE_string(output, "", "safetensors file that is written");
 DEFINE_string(input, "", "safetensors file with the input tensors");
@@ -180,7 +181,9 @@ ExportArguments export_arguments(const CommandLine& line) {
 
 MergeArguments merge_arguments(const CommandLine& line) {
   layout(line.overrides);
-  return {.model = required(FLAGS_model, "--model"), .adapter = required(FLAGS_adapter, "--adapter"), .out = required(FLAGS_out, "--out")};
+  return {.model = required(FLAGS_model, "--model"),
+          .adapter = required(FLAGS_adapter, "--adapter"),
+          .out = required(FLAGS_out, "--out")};
 }
 
 MergeArguments unmerge_arguments(const CommandLine& line) {
@@ -198,7 +201,8 @@ SubmitArguments submit_arguments() {
 
 DrillArguments drill_arguments(const CommandLine& line) {
   if (FLAGS_list) return {.list = true};
-  if (line.names.size() != 2) throw Error::usage("drill", "needs a fault and a recipe").remedy("`echelon drill --list` lists the faults");
+  if (line.names.size() != 2)
+    throw Error::usage("drill", "needs a fault and a recipe").remedy("`echelon drill --list` lists the faults");
   const std::string& fault = line.names[0];
   return {.fault = fault,
           .recipe = line.names[1],

@@ -89,7 +89,8 @@ std::vector<int64_t> generate(Model& model, const Mesh& mesh, const std::vector<
   int64_t wanted = static_cast<int64_t>(prompt.size()) + options.max_new_tokens;
   int64_t end = std::min(wanted, model.architecture().max_positions - model.extra_positions());
   if (end < wanted && mesh.world().rank() == 0) EC_LOG(warning, "text ends at the model's {} positions", end);
-  KeyValueCache cache = empty_cache(model.architecture(), model.weights().units.front()->zero(), end + model.extra_positions());
+  KeyValueCache cache =
+      empty_cache(model.architecture(), model.weights().units.front()->zero(), end + model.extra_positions());
   Seed seed = Seed(options.seed).with("generate");
   std::vector<int64_t> ids = prompt, fresh = prompt;
   while (static_cast<int64_t>(ids.size()) < end) {

@@ -33,10 +33,11 @@ void request_stop(int) { stop_requested = true; }
 
 bool is_stop_requested() { return stop_requested; }
 
-Recipe checked_recipe(const std::string& name, const std::vector<std::string>& overrides, int ranks, const std::string& adapter = "") {
+Recipe checked_recipe(const std::string& name, const std::vector<std::string>& overrides, int ranks,
+                      const std::string& adapter = "") {
   LoadedRecipe loaded = read_recipe(name, overrides, find_installation().recipes);
   if (!adapter.empty()) {
-    loaded.recipe.clear_adapter();   // the folder says what it is
+    loaded.recipe.clear_adapter();  // the folder says what it is
     loaded.recipe.mutable_model()->add_adapter(adapter);
   }
   check_recipe(loaded.recipe, ranks, loaded.places);
@@ -64,17 +65,23 @@ int nodes_of(const Session& session) {
 }
 
 MeshShape mesh_of(const Recipe& recipe, const Session& session) {
-  return {.dp = recipe.mesh().dp(), .tp = recipe.mesh().tp(), .replicas = recipe.mesh().replicas(), .nodes = nodes_of(session)};
+  return {.dp = recipe.mesh().dp(),
+          .tp = recipe.mesh().tp(),
+          .replicas = recipe.mesh().replicas(),
+          .nodes = nodes_of(session)};
 }
 
 /// The launcher has printed the recipe; what follows needs the model's tensors declared, though none is allocated.
 int dry_run(const TrainArguments& arguments) {
   int ranks = std::max(1, arguments.ranks);
-  std::fputs(describe(plan_of(checked_recipe(arguments.recipe, arguments.overrides, ranks, arguments.adapter), ranks)).c_str(), stdout);
+  std::fputs(
+      describe(plan_of(checked_recipe(arguments.recipe, arguments.overrides, ranks, arguments.adapter), ranks)).c_str(),
+      stdout);
   return 0;
 }
 
-void append(std::vector<TensorEntry>& entries, std::vector<at::Tensor>& values, const std::string& name, const at::Tensor& tensor) {
+void append(std::vector<TensorEntry>& entries, std::vector<at::Tensor>& values, const std::string& name,
+            const at::Tensor& tensor) {
   entries.push_back({name, DType::I64, tensor.sizes().vec(), 0, 0});
   values.push_back(tensor.contiguous());
 }
@@ -103,8 +110,10 @@ int run_train(const CommandLine& line, Session& session) {
   if (options.folder.empty()) {
     options.folder = on_first_rank(session.world(), "run folder", [&] { return default_run_folder(recipe.name()); });
   }
-  if (arguments.resume == "never") options.resume = Resume::never;
-  else if (arguments.resume != "auto") options.resume_from = arguments.resume;
+  if (arguments.resume == "never")
+    options.resume = Resume::never;
+  else if (arguments.resume != "auto")
+    options.resume_from = arguments.resume;
   return run_training(recipe, mesh, options);
 }
 
@@ -119,11 +128,13 @@ int run_batches(const CommandLine& line, Session& session) {
   for (int64_t step = 1; step <= arguments.steps; ++step) {
     std::vector<Batch> batches = trainer.batches(step);
     for (size_t micro = 0; micro < batches.size(); ++micro) {
-      for (const auto& [name, tensor] : batches[micro].tensors) append(entries, values, fmt::format("{}.{}.{}", step, micro, name), tensor);
+      for (const auto& [name, tensor] : batches[micro].tensors)
+        append(entries, values, fmt::format("{}.{}.{}", step, micro, name), tensor);
     }
   }
   SafetensorsWriter writer(arguments.output, entries, {{"format", "pt"}}, Error::Kind::storage);
-  for (size_t i = 0; i < entries.size(); ++i) writer.write(entries[i].name, values[i].const_data_ptr(), values[i].nbytes());
+  for (size_t i = 0; i < entries.size(); ++i)
+    writer.write(entries[i].name, values[i].const_data_ptr(), values[i].nbytes());
   writer.finish();
   return 0;
 }
@@ -133,13 +144,16 @@ int run_eval(const CommandLine& line, Session& session) {
   std::vector<std::string> overrides = arguments.overrides;
   overrides.push_back("model.load=" + arguments.model);
   Recipe recipe = checked_recipe(arguments.recipe, overrides, session.world().size(), arguments.adapter);
-  if (!recipe.data().has_validation()) throw Error::recipe("data.validation", "is not given, so there is nothing to evaluate on");
+  if (!recipe.data().has_validation())
+    throw Error::recipe("data.validation", "is not given, so there is nothing to evaluate on");
   Mesh mesh(session.world(), mesh_of(recipe, session));
   Trainer trainer(recipe, mesh);
   if (arguments.merge_adapters) merge_adapters(trainer.model(), trainer.adapters(), arguments.model, arguments.adapter);
   Evaluation evaluation = trainer.evaluate(recipe.evaluate().batches());
   if (session.world().rank() == 0) {
-    Json result{{"loss", evaluation.loss}, {"perplexity", std::exp(evaluation.loss)}, {"targets", evaluation.targets},
+    Json result{{"loss", evaluation.loss},
+                {"perplexity", std::exp(evaluation.loss)},
+                {"targets", evaluation.targets},
                 {"seconds", evaluation.seconds}};
     std::printf("%s\n", dump_json(result).c_str());
   }

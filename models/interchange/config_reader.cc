@@ -78,7 +78,8 @@ std::vector<std::string> ConfigReader::texts(const std::string& key) const {
   std::vector<std::string> texts;
   const Json* list = find(key);
   if (!list) return texts;
-  bool fits = list->is_array() && std::all_of(list->begin(), list->end(), [](const Json& each) { return each.is_string(); });
+  bool fits =
+      list->is_array() && std::all_of(list->begin(), list->end(), [](const Json& each) { return each.is_string(); });
   if (!fits) throw mistake(key, "wrong type").got(list->type_name()).expected("a list of texts");
   for (const Json& each : *list) texts.push_back(each);
   return texts;

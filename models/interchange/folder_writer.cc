@@ -81,8 +81,9 @@ class FolderWriter {
   void run() {
     plan_ = make_plan(model_.architecture(), form_, options_);
     on_every_rank(world_, folder_, [this] { open_files(); });
-    model_.weights().visit_whole([](FlatShard& shard) { return shard.master(); },
-                                 [this](const Parameter& parameter, const at::Tensor& whole) { visit(parameter, whole); });
+    model_.weights().visit_whole(
+        [](FlatShard& shard) { return shard.master(); },
+        [this](const Parameter& parameter, const at::Tensor& whole) { visit(parameter, whole); });
     on_every_rank(world_, folder_, [this] { finish_files(); });
     on_every_rank(world_, folder_, [this] { commit(); });
   }
@@ -94,9 +95,9 @@ class FolderWriter {
     files_.resize(plan_.shards.size());
     for (size_t shard = 0; shard < plan_.shards.size(); ++shard) {
       if (!is_mine(shard)) continue;
-      files_[shard] = std::make_unique<SafetensorsWriter>(staged_.path(shard_name(shard, plan_.shards.size())),
-                                                          plan_.shards[shard],
-                                                          std::map<std::string, std::string>{{"format", "pt"}});
+      files_[shard] =
+          std::make_unique<SafetensorsWriter>(staged_.path(shard_name(shard, plan_.shards.size())), plan_.shards[shard],
+                                              std::map<std::string, std::string>{{"format", "pt"}});
     }
   }
 

@@ -14,8 +14,8 @@ namespace echelon {
 namespace {
 
 // One row's decisions, a loop that the compiler vectorises. 1: keep.
-__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-void keep_row(uint32_t* keep, int64_t columns, uint64_t key, uint32_t first_column, uint32_t threshold) {
+__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"))) void keep_row(
+    uint32_t* keep, int64_t columns, uint64_t key, uint32_t first_column, uint32_t threshold) {
   uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
   for (int64_t c = 0; c < columns; ++c) {
     keep[c] = dropout_hash(low, high, first_column + static_cast<uint32_t>(c)) >= threshold;
@@ -26,7 +26,8 @@ void keep_row(uint32_t* keep, int64_t columns, uint64_t key, uint32_t first_colu
 
 uint32_t dropped_below(double rate) { return static_cast<uint32_t>(std::min(rate * 0x1.0p32, 0x1.0p32 - 1)); }
 
-at::Tensor keyed_dropout(const at::Tensor& rows, const std::vector<uint64_t>& row_keys, double rate, int64_t first_column) {
+at::Tensor keyed_dropout(const at::Tensor& rows, const std::vector<uint64_t>& row_keys, double rate,
+                         int64_t first_column) {
   if (rate <= 0) return rows;
   // Elsewhere the mask would have to be the same function of the same keys: until that has a kernel, it is drawn here.
   if (!rows.is_cpu()) return keyed_dropout(rows.cpu(), row_keys, rate, first_column).to(rows.device());
@@ -38,15 +39,17 @@ at::Tensor keyed_dropout(const at::Tensor& rows, const std::vector<uint64_t>& ro
     scalar_t* to = out.mutable_data_ptr<scalar_t>();
     using Wide = at::opmath_type<scalar_t>;
     Wide scale = static_cast<Wide>(1.0 / (1.0 - rate));
-    at::parallel_for(0, rows.size(0), std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns)), [&](int64_t begin, int64_t end) {
-      std::vector<uint32_t> keep(columns);
-      for (int64_t r = begin; r < end; ++r) {
-        keep_row(keep.data(), columns, row_keys[r], static_cast<uint32_t>(first_column), threshold);
-        for (int64_t c = 0; c < columns; ++c) {
-          to[r * columns + c] = keep[c] ? static_cast<scalar_t>(static_cast<Wide>(in[r * columns + c]) * scale) : scalar_t(0);
-        }
-      }
-    });
+    at::parallel_for(
+        0, rows.size(0), std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns)), [&](int64_t begin, int64_t end) {
+          std::vector<uint32_t> keep(columns);
+          for (int64_t r = begin; r < end; ++r) {
+            keep_row(keep.data(), columns, row_keys[r], static_cast<uint32_t>(first_column), threshold);
+            for (int64_t c = 0; c < columns; ++c) {
+              to[r * columns + c] =
+                  keep[c] ? static_cast<scalar_t>(static_cast<Wide>(in[r * columns + c]) * scale) : scalar_t(0);
+            }
+          }
+        });
   });
   return out;
 }

@@ -11,10 +11,11 @@
 
 namespace echelon {
 
-/// Keys and values of all layers for the tokens generated so far, extra ones in front, in one buffer. [layers, 2, B, kv_heads / tp, positions, head]
+/// Keys and values of all layers for the tokens generated so far, extra ones in front, in one buffer. [layers, 2, B,
+/// kv_heads / tp, positions, head]
 struct KeyValueCache {
   at::Tensor memory;
-  at::Tensor attention_mask;    ///< [B, positions], 0: padding of a prompt; undefined: none
+  at::Tensor attention_mask;  ///< [B, positions], 0: padding of a prompt; undefined: none
 };
 
 /// Projections around attend(); heads are split over `tp`.

@@ -18,8 +18,8 @@ template <class T>
 void add_by_kernel(const at::Tensor& table, const at::Tensor& rows, const at::Tensor& ids, const at::Tensor& mute) {
   const bool* muted = mute.defined() ? mute.const_data_ptr<bool>() : nullptr;
   at::parallel_for(0, table.size(1), 64, [&](int64_t begin, int64_t end) {
-    add_rows(table.data_ptr<float>(), static_cast<const T*>(rows.const_data_ptr()), ids.const_data_ptr<int64_t>(), muted,
-             ids.numel(), table.size(1), begin, end);
+    add_rows(table.data_ptr<float>(), static_cast<const T*>(rows.const_data_ptr()), ids.const_data_ptr<int64_t>(),
+             muted, ids.numel(), table.size(1), begin, end);
   });
 }
 
@@ -34,8 +34,8 @@ void add_rows_to(at::Tensor& table, const at::Tensor& rows, const at::Tensor& id
 
 /// Lookup of ids - first; ids outside the local rows give zeros.
 struct Lookup : torch::autograd::Function<Lookup> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& entered, const at::Tensor& ids, int64_t parameter_id,
-                            int64_t padding_id) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& entered, const at::Tensor& ids,
+                            int64_t parameter_id, int64_t padding_id) {
     const auto* weight = reinterpret_cast<const Parameter*>(parameter_id);
     int64_t first = weight->local().offsets[0], rows = weight->local().sizes[0];
     bool whole = rows == weight->layout().sizes[0];
@@ -76,8 +76,8 @@ at::Tensor held(const at::Tensor& ids, const Pass& pass) {
 
 }  // namespace
 
-Embedding::Embedding(Unit& unit, const std::string& name, int64_t rows, int64_t width, double standard_deviation, bool split,
-                     int64_t padding_id)
+Embedding::Embedding(Unit& unit, const std::string& name, int64_t rows, int64_t width, double standard_deviation,
+                     bool split, int64_t padding_id)
     : name_(name),
       unit_(unit),
       split_(split),

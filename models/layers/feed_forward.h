@@ -12,7 +12,8 @@
 
 namespace echelon {
 
-/// down(activation(up(x))), or down(activation(gate(x)) * up(x)) when gated (Shazeer 2020). Split over `tp` by features.
+/// down(activation(up(x))), or down(activation(gate(x)) * up(x)) when gated (Shazeer 2020). Split over `tp` by
+/// features.
 class FeedForward {
  public:
   FeedForward(Unit& unit, const std::string& name, const Architecture& architecture);

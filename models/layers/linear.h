@@ -11,11 +11,12 @@
 
 namespace echelon {
 
-/// How a linear is split over `tp`. Source: Shoeybi et al. 2019 (Megatron-LM), Korthikanti et al. 2022 (sequence parallel).
+/// How a linear is split over `tp`. Source: Shoeybi et al. 2019 (Megatron-LM), Korthikanti et al. 2022 (sequence
+/// parallel).
 enum class Split {
-  none,      ///< whole on every rank
-  column,    ///< outputs are split: whole rows in, this rank's outputs out
-  row,       ///< inputs are split: this rank's inputs in, partial sums out, reduce-scattered over rows
+  none,    ///< whole on every rank
+  column,  ///< outputs are split: whole rows in, this rank's outputs out
+  row,     ///< inputs are split: this rank's inputs in, partial sums out, reduce-scattered over rows
 };
 
 /// y = x Wᵀ + b with weight [out, in]. The weight's gradient is written straight into the Unit's flat gradient.
@@ -29,7 +30,8 @@ class Linear {
 
   Linear(Unit& unit, const std::string& name, int64_t inputs, int64_t outputs, const Options& options);
 
-  /// x [N, in or in / tp]. Column and none: [N, out or out / tp]. Row: this rank's rows of the sum, [ceil(N / tp), out].
+  /// x [N, in or in / tp]. Column and none: [N, out or out / tp]. Row: this rank's rows of the sum, [ceil(N / tp),
+  /// out].
   at::Tensor operator()(const at::Tensor& x, const Pass& pass) const;
 
   /// "layers.3.attention.query"

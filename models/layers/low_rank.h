@@ -17,8 +17,8 @@ struct LowRankFactors {
   const Parameter* magnitude = nullptr;  ///< DoRA's lengths [out]
 };
 
-/// y = x Wᵀ + scale (drop(x) Aᵀ Bᵀ - x A₀ᵀ B₀ᵀ), and with a magnitude m the same with rows of length m. Sources: Hu et al. 2021,
-/// Liu et al. 2024 (DoRA), whose lengths are constants to autograd as in section 4.3 of the paper.
+/// y = x Wᵀ + scale (drop(x) Aᵀ Bᵀ - x A₀ᵀ B₀ᵀ), and with a magnitude m the same with rows of length m. Sources: Hu et
+/// al. 2021, Liu et al. 2024 (DoRA), whose lengths are constants to autograd as in section 4.3 of the paper.
 class LowRankLinear : public Reparam {
  public:
   /// `linear` must outlive this.

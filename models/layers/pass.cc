@@ -40,7 +40,7 @@ at::Tensor Pass::dropout_keys(int64_t first, int64_t count, std::string_view sit
   int64_t* out = keys.data_ptr<int64_t>();
   Seed of_site = seed.with(site);
   for (int64_t i = 0; i < count; ++i) {
-    int64_t row = std::min(first + i, rows() - 1);   // rows of padding: any key will do
+    int64_t row = std::min(first + i, rows() - 1);  // rows of padding: any key will do
     out[i] = static_cast<int64_t>(of_site.with(samples[row / length]).bits(static_cast<uint64_t>(row % length)));
   }
   return keys;
@@ -51,7 +51,8 @@ at::Tensor Pass::dropout(const at::Tensor& rows_held_here, double rate, std::str
   return DropoutFunction::apply(rows_held_here, dropout_keys(first_row(), rows_held_here.size(0), site), rate, 0);
 }
 
-at::Tensor Pass::dropout_whole(const at::Tensor& all_rows, double rate, std::string_view site, int64_t first_column) const {
+at::Tensor Pass::dropout_whole(const at::Tensor& all_rows, double rate, std::string_view site,
+                               int64_t first_column) const {
   if (!training || rate <= 0) return all_rows;
   return DropoutFunction::apply(all_rows, dropout_keys(0, all_rows.size(0), site), rate, first_column);
 }

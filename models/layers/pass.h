@@ -14,19 +14,19 @@ namespace echelon {
 
 struct KeyValueCache;
 
-/// One forward pass over a batch of B sequences of T tokens. Hidden states are matrices of rows [B * T, D], row b * T + t;
-/// between layers each tensor parallel rank holds ceil(B * T / tp) of the rows.
+/// One forward pass over a batch of B sequences of T tokens. Hidden states are matrices of rows [B * T, D], row b * T +
+/// t; between layers each tensor parallel rank holds ceil(B * T / tp) of the rows.
 struct Pass {
   const Mesh& mesh;
   int64_t batch = 0, length = 0;
-  std::vector<int64_t> samples;       ///< global sample ids [B]
-  at::Tensor attention_mask;          ///< [B, T], 0: padding; undefined: none
-  bool training = false;              ///< dropout on
-  Seed seed{0};                       ///< of (run, step)
-  KeyValueCache* cache = nullptr;     ///< generation: keys and values of earlier tokens
-  int64_t past = 0;                   ///< tokens in the cache, extra keys left out
-  int64_t extra_tokens = 0;           ///< of `length`, those that an adapter puts in front of every sequence
-  int64_t extra_keys = 0;             ///< keys and values that an adapter puts in front of every sequence
+  std::vector<int64_t> samples;    ///< global sample ids [B]
+  at::Tensor attention_mask;       ///< [B, T], 0: padding; undefined: none
+  bool training = false;           ///< dropout on
+  Seed seed{0};                    ///< of (run, step)
+  KeyValueCache* cache = nullptr;  ///< generation: keys and values of earlier tokens
+  int64_t past = 0;                ///< tokens in the cache, extra keys left out
+  int64_t extra_tokens = 0;        ///< of `length`, those that an adapter puts in front of every sequence
+  int64_t extra_keys = 0;          ///< keys and values that an adapter puts in front of every sequence
 
   int64_t rows() const { return batch * length; }
   /// First row that this tensor parallel rank holds, and how many (padding rows at the end included).
@@ -36,7 +36,8 @@ struct Pass {
   /// Position of the batch's first token in its sequence.
   int64_t first_position() const { return extra_keys + past; }
 
-  /// Dropout of hidden rows held by this rank, keyed by (step, sample, site, position, feature). Identity in evaluation.
+  /// Dropout of hidden rows held by this rank, keyed by (step, sample, site, position, feature). Identity in
+  /// evaluation.
   at::Tensor dropout(const at::Tensor& rows, double rate, std::string_view site) const;
   /// The same for rows [B * T, …] that every rank holds, of whose features this rank's begin at `first_column`.
   at::Tensor dropout_whole(const at::Tensor& rows, double rate, std::string_view site, int64_t first_column) const;

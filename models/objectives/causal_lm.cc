@@ -31,7 +31,8 @@ class NextToken : public Objective {
 }  // namespace
 
 void register_causal_lm(Registry& registry) {
-  registry.add<Objective, CausalLm>([](const CausalLm&, const Objective::Context&) { return std::make_unique<NextToken>(); });
+  registry.add<Objective, CausalLm>(
+      [](const CausalLm&, const Objective::Context&) { return std::make_unique<NextToken>(); });
 }
 
 }  // namespace echelon

@@ -18,7 +18,8 @@ class MaskedToken : public Objective {
         mask_(options.has_mask_token_id() ? options.mask_token_id() : vocabulary.mask),
         vocabulary_(options.has_vocabulary() ? options.vocabulary() : vocabulary.size),
         special_(vocabulary.special) {
-    if (options.special_token_id_size() > 0) special_.assign(options.special_token_id().begin(), options.special_token_id().end());
+    if (options.special_token_id_size() > 0)
+      special_.assign(options.special_token_id().begin(), options.special_token_id().end());
     if (mask_ < 0 || vocabulary_ <= mask_) {
       throw Error::recipe("objective", "MaskedLm needs the id of a mask token inside the vocabulary")
           .remedy("set mask_token_id, or prepare the data with a tokenizer that has one");

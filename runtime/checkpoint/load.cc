@@ -38,7 +38,8 @@ Slice slice_of(const TensorEntry& entry, const Json& sharding, const std::string
     throw Error::storage(place, "has offsets of another rank than the tensor for " + entry.name);
   }
   for (size_t dim = 0; dim < offsets.size(); ++dim) {
-    if (!offsets[dim].is_number_unsigned()) throw Error::storage(place, "has an offset that is no count for " + entry.name);
+    if (!offsets[dim].is_number_unsigned())
+      throw Error::storage(place, "has an offset that is no count for " + entry.name);
     slice.offsets[dim] = offsets[dim].get<int64_t>();
   }
   return slice;
@@ -58,7 +59,8 @@ void CheckpointReader::read_state(const Checkpoint& checkpoint) {
   std::string path = checkpoint.path(kStateFile);
   const FileRecord* record = checkpoint.manifest.find(kStateFile);
   if (!record) throw Error::storage(place_, "has no state.json");
-  if (hash_file(path, record->writer) != *record) throw Error::storage(path, "is damaged: its hash is not the manifest's");
+  if (hash_file(path, record->writer) != *record)
+    throw Error::storage(path, "is damaged: its hash is not the manifest's");
   Json state = parse_json(read_file(path, Error::Kind::storage, kStateLimit), path, Error::Kind::storage);
   step_ = json_integer(state, "step", path, 0, int64_t{1} << 60);
   recipe_ = json_string(state, "recipe", path);
@@ -68,13 +70,16 @@ void CheckpointReader::read_state(const Checkpoint& checkpoint) {
     replicas_ = static_cast<int>(json_integer(state, "replicas", path, 1, 1 << 16, Error::Kind::storage));
   }
   if (!state.contains("exchange")) return;
-  exchange_layout_.ranks = static_cast<int>(json_integer(state["exchange"], "ranks", path, 1, 1 << 24, Error::Kind::storage));
-  exchange_layout_.tp = static_cast<int>(json_integer(state["exchange"], "tp", path, 1, exchange_layout_.ranks, Error::Kind::storage));
+  exchange_layout_.ranks =
+      static_cast<int>(json_integer(state["exchange"], "ranks", path, 1, 1 << 24, Error::Kind::storage));
+  exchange_layout_.tp =
+      static_cast<int>(json_integer(state["exchange"], "tp", path, 1, exchange_layout_.ranks, Error::Kind::storage));
 }
 
 void CheckpointReader::index(const CheckpointFile& file, const std::string& place) {
   auto text = file.tensors().metadata().find("DCP_SHARDING_INFO");
-  if (text == file.tensors().metadata().end()) throw Error::storage(place, "a shard does not say where its tensors stand");
+  if (text == file.tensors().metadata().end())
+    throw Error::storage(place, "a shard does not say where its tensors stand");
   Json sharding = parse_json(text->second, place, Error::Kind::storage);
   for (const TensorEntry& entry : file.tensors().entries()) {
     chunks_[entry.name].push_back({&file, &entry, slice_of(entry, sharding, place)});
@@ -88,13 +93,15 @@ at::Tensor CheckpointReader::read(const std::string& name, const Slice& slice) {
   at::Tensor out = at::empty(slice.sizes, dtype);
   int64_t filled = 0;
   for (const Chunk& chunk : found->second) {
-    if (chunk.slice.sizes.size() != slice.sizes.size()) throw Error::storage(place_, name + " has another rank than the model's");
+    if (chunk.slice.sizes.size() != slice.sizes.size())
+      throw Error::storage(place_, name + " has another rank than the model's");
     Slice common = intersect(slice, chunk.slice);
     if (common.elements() == 0) continue;
     window(out, common, slice.offsets).copy_(part_of(chunk, common));
     filled += common.elements();
   }
-  if (filled != slice.elements()) throw Error::storage(place_, fmt::format("holds {} of {} elements of {}", filled, slice.elements(), name));
+  if (filled != slice.elements())
+    throw Error::storage(place_, fmt::format("holds {} of {} elements of {}", filled, slice.elements(), name));
   return out;
 }
 
@@ -114,7 +121,8 @@ void CheckpointReader::add(const std::string& name, const Slice& slice, const at
   auto found = chunks_.find(name);
   if (found == chunks_.end()) return;
   for (const Chunk& chunk : found->second) {
-    if (chunk.slice.sizes.size() != slice.sizes.size()) throw Error::storage(place_, name + " has another rank than the model's");
+    if (chunk.slice.sizes.size() != slice.sizes.size())
+      throw Error::storage(place_, name + " has another rank than the model's");
     Slice common = intersect(slice, chunk.slice);
     if (common.elements() > 0) window(sum, common, slice.offsets).add_(part_of(chunk, common));
   }
@@ -128,7 +136,8 @@ bool CheckpointReader::holds(const std::string& name, const std::vector<int64_t>
 namespace {
 
 /// Fills an owned shard of `mesh` with what `prefix` names.
-void read_of_replica(const FlatShard& shard, at::Tensor& owned, const Mesh& mesh, CheckpointReader& reader, const std::string& prefix) {
+void read_of_replica(const FlatShard& shard, at::Tensor& owned, const Mesh& mesh, CheckpointReader& reader,
+                     const std::string& prefix) {
   int copies = reader.replicas();
   if (copies == 1) return shard.read_owned(owned, reader, prefix);
   if (copies == mesh.replicas()) return shard.read_owned(owned, reader, replica_prefix(mesh.replica()) + prefix);
@@ -149,7 +158,8 @@ void load_state(Trainer& trainer, CheckpointReader& reader) {
         .expected(fmt::format("{}", fmt::join(reader.optimizer_state(), ", ")));
   }
   for (Owned& owned : trainer.owned()) {
-    for (const std::string& name : names) read_of_replica(*owned.shard, owned.state.at(name), trainer.mesh(), reader, state_prefix(name));
+    for (const std::string& name : names)
+      read_of_replica(*owned.shard, owned.state.at(name), trainer.mesh(), reader, state_prefix(name));
     read_of_replica(*owned.shard, owned.shard->master(), trainer.mesh(), reader, "");
   }
   load_exchange_state(trainer, reader);
@@ -189,7 +199,8 @@ ModelSource open_checkpoint_model(const std::string& folder) {
     return source;
   }
   if (!recipe.model().has_load()) {
-    throw Error::storage(folder, "holds the trained part of a model whose base was drawn").remedy("load the base from a folder");
+    throw Error::storage(folder, "holds the trained part of a model whose base was drawn")
+        .remedy("load the base from a folder");
   }
   ModelSource base = model_source(recipe, any_vocabulary());
   source.tokenizer_folder = base.tokenizer_folder;

@@ -15,12 +15,13 @@ namespace echelon {
 
 /// The ranks whose exchanges have left residuals in a checkpoint.
 struct ExchangeLayout {
-  int ranks = 0, tp = 1;   ///< ranks 0: none have
+  int ranks = 0, tp = 1;  ///< ranks 0: none have
 
   bool operator==(const ExchangeLayout&) const = default;
 };
 
-/// The tensors of a checkpoint, put together from the rows that its ranks wrote. Only what is read is verified and touched.
+/// The tensors of a checkpoint, put together from the rows that its ranks wrote. Only what is read is verified and
+/// touched.
 class CheckpointReader : public TensorReader {
  public:
   /// Errors: Error::storage for damage, or rows that do not make whole tensors.
@@ -63,15 +64,15 @@ class CheckpointReader : public TensorReader {
   int replicas_ = 1;
 };
 
-/// Fills the trainer's weights, optimizer state and what its exchange keeps. Where replicas trained apart, as many of them get
-/// each its own; on another number all get the mean. Collective.
-/// Errors: Error::storage; Error::recipe when the checkpoint's optimizer keeps other state.
+/// Fills the trainer's weights, optimizer state and what its exchange keeps. Where replicas trained apart, as many of
+/// them get each its own; on another number all get the mean. Collective. Errors: Error::storage; Error::recipe when
+/// the checkpoint's optimizer keeps other state.
 void load_state(Trainer& trainer, CheckpointReader& reader);
 
 /// Whether a folder is one checkpoint.
 bool is_checkpoint(const std::string& folder);
-/// Architecture, config and weights of a checkpoint; what it does not hold, because it was frozen, comes from where its run had
-/// it. Errors: Error::storage, Error::input.
+/// Architecture, config and weights of a checkpoint; what it does not hold, because it was frozen, comes from where its
+/// run had it. Errors: Error::storage, Error::input.
 ModelSource open_checkpoint_model(const std::string& folder);
 
 }  // namespace echelon

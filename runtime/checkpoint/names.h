@@ -17,7 +17,8 @@ inline std::string shard_name(int rank, int ranks) {
 /// "optim.exp_avg." stands before the tensor's name.
 inline std::string state_prefix(const std::string& state) { return "optim." + state + "."; }
 
-/// Before the names of what replica `replica` keeps for itself; the first one's stand as those of a run without replicas.
+/// Before the names of what replica `replica` keeps for itself; the first one's stand as those of a run without
+/// replicas.
 inline std::string replica_prefix(int replica) { return replica == 0 ? "" : fmt::format("replica.{}.", replica); }
 
 /// Before the tensor's name: what the exchange keeps beside the masters. `what` is "shared", …

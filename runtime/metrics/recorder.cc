@@ -47,7 +47,8 @@ std::vector<std::pair<std::string, std::string>> facts_of(const Trainer& trainer
           {"ranks", fmt::format("{} (dp {}, tp {})", mesh.world().size(), mesh.dp().size(), mesh.tp().size())},
           {"sharding", fmt::format("ZeRO-{}", recipe.sharding().zero())},
           {"precision", Precision_Name(recipe.precision())},
-          {"global batch", fmt::format("{} sequences of {} tokens", recipe.batch().global(), trainer.train_data().source().length())}};
+          {"global batch",
+           fmt::format("{} sequences of {} tokens", recipe.batch().global(), trainer.train_data().source().length())}};
 }
 
 }  // namespace
@@ -58,7 +59,9 @@ Recorder::Files::Files(const std::string& folder, int64_t last_step, int64_t ste
       progress(steps, options) {}
 
 Recorder::Recorder(const std::string& folder, int64_t last_step, const Trainer& trainer, bool live)
-    : folder_(folder), facts_(facts_of(trainer)), evaluate_every_(trainer.recipe().evaluate().every()),
+    : folder_(folder),
+      facts_(facts_of(trainer)),
+      evaluate_every_(trainer.recipe().evaluate().every()),
       checkpoint_every_(trainer.recipe().checkpoint().every()) {
   const Group& world = trainer.mesh().world();
   if (world.rank() != 0) return;

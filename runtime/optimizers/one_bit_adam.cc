@@ -17,13 +17,14 @@ namespace {
 /// gradients from the first step on, so that the momenta of all ranks add up to Adam's.
 class MomentumExchange : public Exchange {
  public:
-  explicit MomentumExchange(const OneBitAdam& options) : options_(options), signs_(sign_exchange(options.block(), options.between_nodes_only())) {}
+  explicit MomentumExchange(const OneBitAdam& options)
+      : options_(options), signs_(sign_exchange(options.block(), options.between_nodes_only())) {}
 
   void start(int64_t step) override { warming_ = step <= options_.warmup_steps(); }
 
   Work reduce(const Reduction& reduction) override {
     at::Tensor momentum = momentum_of(reduction.shard);
-    if (!reduction.accumulate) momentum.mul_(options_.beta1());   // the first of the step
+    if (!reduction.accumulate) momentum.mul_(options_.beta1());  // the first of the step
     momentum.add_(reduction.gradient, 1 - options_.beta1());
     zero_padding(reduction.shard, momentum);
     if (warming_) return exact_->reduce(reduction);
@@ -41,7 +42,7 @@ class MomentumExchange : public Exchange {
     return (warming_ ? exact_ : signs_)->bytes_sent(shard, placement);
   }
   int64_t bytes_kept(const FlatShard& shard, const Placement& placement) const override {
-    return 2 * signs_->bytes_kept(shard, placement);   // the momentum is as large as the residual
+    return 2 * signs_->bytes_kept(shard, placement);  // the momentum is as large as the residual
   }
 
  private:
@@ -69,7 +70,8 @@ class OneBitAdamOptimizer : public OptimizerWith<OneBitAdam, OneBitAdamOptimizer
     warming ? learn_moments(stretch, update) : take_momentum(stretch, update);
     auto settled = static_cast<double>(std::min(update.step, options_.warmup_steps()));
     double step_size = stretch.learning_rate / (1 - std::pow(options_.beta1(), static_cast<double>(update.step)));
-    Real size = static_cast<Real>(step_size), keep = static_cast<Real>(1 - stretch.learning_rate * stretch.weight_decay);
+    Real size = static_cast<Real>(step_size),
+         keep = static_cast<Real>(1 - stretch.learning_rate * stretch.weight_decay);
     Real correction = static_cast<Real>(std::sqrt(1 - std::pow(options_.beta2(), settled)));
     Real epsilon = static_cast<Real>(options_.epsilon());
     const Real *mean = stretch.state[0], *square = stretch.state[1];

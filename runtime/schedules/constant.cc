@@ -14,7 +14,8 @@ struct ConstantSchedule : Schedule {
 }  // namespace
 
 void register_constant(Registry& registry) {
-  registry.add<Schedule, Constant>([](const Constant&, const Schedule::Context&) { return std::make_unique<ConstantSchedule>(); });
+  registry.add<Schedule, Constant>(
+      [](const Constant&, const Schedule::Context&) { return std::make_unique<ConstantSchedule>(); });
 }
 
 }  // namespace echelon

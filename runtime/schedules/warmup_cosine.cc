@@ -12,7 +12,8 @@ namespace {
 
 class CosineDecay : public WarmupSchedule {
  public:
-  CosineDecay(const WarmupCosine& options, int64_t steps) : WarmupSchedule(options.warmup_steps(), steps), options_(options) {}
+  CosineDecay(const WarmupCosine& options, int64_t steps)
+      : WarmupSchedule(options.warmup_steps(), steps), options_(options) {}
 
  protected:
   double decay(double progress, int64_t step) const override {

@@ -12,7 +12,8 @@ namespace {
 
 class InverseSqrtDecay : public WarmupSchedule {
  public:
-  InverseSqrtDecay(const WarmupInverseSqrt& options, int64_t steps) : WarmupSchedule(options.warmup_steps(), steps), options_(options) {}
+  InverseSqrtDecay(const WarmupInverseSqrt& options, int64_t steps)
+      : WarmupSchedule(options.warmup_steps(), steps), options_(options) {}
 
  protected:
   double decay(double progress, int64_t step) const override {

@@ -12,7 +12,8 @@ namespace {
 
 class LinearDecay : public WarmupSchedule {
  public:
-  LinearDecay(const WarmupLinear& options, int64_t steps) : WarmupSchedule(options.warmup_steps(), steps), options_(options) {}
+  LinearDecay(const WarmupLinear& options, int64_t steps)
+      : WarmupSchedule(options.warmup_steps(), steps), options_(options) {}
 
  protected:
   double decay(double progress, int64_t step) const override {

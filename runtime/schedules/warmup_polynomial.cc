@@ -12,7 +12,8 @@ namespace {
 
 class PolynomialDecay : public WarmupSchedule {
  public:
-  PolynomialDecay(const WarmupPolynomial& options, int64_t steps) : WarmupSchedule(options.warmup_steps(), steps), options_(options) {}
+  PolynomialDecay(const WarmupPolynomial& options, int64_t steps)
+      : WarmupSchedule(options.warmup_steps(), steps), options_(options) {}
 
  protected:
   double decay(double progress, int64_t step) const override {

@@ -40,17 +40,23 @@ Vocabulary read_vocabulary(const std::string& path) {
 class TokenFileSource : public Source {
  public:
   TokenFileSource(const TokenFile& options, int64_t lookahead)
-      : path_(options.path()), length_(options.sequence_length()), lookahead_(lookahead),
-        tokens_(IndexedTokens::open(path_)), vocabulary_(read_vocabulary(path_ + ".meta.json")) {
+      : path_(options.path()),
+        length_(options.sequence_length()),
+        lookahead_(lookahead),
+        tokens_(IndexedTokens::open(path_)),
+        vocabulary_(read_vocabulary(path_ + ".meta.json")) {
     if (size() < 1) {
-      throw Error::input(path_ + ".bin", fmt::format("{} tokens are not one sample of {}", tokens_.tokens(), length_ + lookahead_))
+      throw Error::input(path_ + ".bin",
+                         fmt::format("{} tokens are not one sample of {}", tokens_.tokens(), length_ + lookahead_))
           .remedy("prepare more text or lower sequence_length");
     }
   }
 
   int64_t size() const override { return (tokens_.tokens() - lookahead_) / length_; }
   int64_t length() const override { return length_; }
-  void read(int64_t index, int64_t* tokens) const override { tokens_.read(index * length_, length_ + lookahead_, tokens); }
+  void read(int64_t index, int64_t* tokens) const override {
+    tokens_.read(index * length_, length_ + lookahead_, tokens);
+  }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::string describe(int64_t index) const override { return fmt::format("{}.bin, sample {}", path_, index); }
   std::string tokenizer_folder() const override {

@@ -197,7 +197,8 @@ Inspection inspect_latest(const std::string& path, bool verify) {
   constexpr int64_t longest = 64;
   std::string name = read_file(path, Error::Kind::storage, longest);
   name = name.substr(0, name.find('\n'));
-  if (!step_of_name(name)) throw Error::storage(path, "names no checkpoint").got(printable(name)).expected(step_name(50));
+  if (!step_of_name(name))
+    throw Error::storage(path, "names no checkpoint").got(printable(name)).expected(step_name(50));
   return inspect_checkpoint(join_path(folder_of(path), name), verify);
 }
 

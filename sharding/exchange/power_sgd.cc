@@ -62,7 +62,9 @@ at::Tensor orthonormal(const at::Tensor& columns) { return std::get<0>(at::linal
 class LowRankSum : public ErrorFeedback {
  public:
   LowRankSum(const PowerSgd& options, const Seed& seed)
-      : ErrorFeedback(options.between_nodes_only(), options.exact_steps()), options_(options), seed_(seed.with("power_sgd")) {
+      : ErrorFeedback(options.between_nodes_only(), options.exact_steps()),
+        options_(options),
+        seed_(seed.with("power_sgd")) {
     if (options.rank() < 1)
       throw Error::recipe("exchange.rank", "PowerSgd needs a rank of at least 1").got(options.rank());
     for (const PowerSgd::Override& each : options.override()) add(each);

@@ -18,7 +18,8 @@ constexpr int64_t kPlaceBytes = 4;
 
 class TopKSum : public ErrorFeedback {
  public:
-  explicit TopKSum(const TopK& options) : ErrorFeedback(options.between_nodes_only(), options.exact_steps()), options_(options) {
+  explicit TopKSum(const TopK& options)
+      : ErrorFeedback(options.between_nodes_only(), options.exact_steps()), options_(options) {
     if (!(options.fraction() > 0 && options.fraction() <= 1)) {
       throw Error::recipe("exchange.fraction", "TopK sends a share of the elements")
           .got(options.fraction())

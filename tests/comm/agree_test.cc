@@ -42,7 +42,8 @@ TEST_P(Agreement, OnTheTextOfAnyRank) {
   on_ranks([](const Group& group) {
     for (int root = 0; root < group.size(); ++root) {
       std::string mine = std::string(static_cast<size_t>(group.rank()) * 7, 'x') + std::to_string(group.rank());
-      EXPECT_EQ(agree_text(group, mine, root, "run"), std::string(static_cast<size_t>(root) * 7, 'x') + std::to_string(root));
+      EXPECT_EQ(agree_text(group, mine, root, "run"),
+                std::string(static_cast<size_t>(root) * 7, 'x') + std::to_string(root));
     }
     EXPECT_EQ(agree_text(group, "", 0, "nothing"), "");
   });
@@ -73,7 +74,8 @@ TEST_P(Meshes, PutTensorParallelRanksSideBySide) {
     EXPECT_EQ(mesh.tp().size(), 2);
     EXPECT_EQ(mesh.dp().rank() * 2 + mesh.tp().rank(), group.rank());
     EXPECT_EQ(agree_sum(mesh.tp(), int64_t{group.rank()}, "neighbours"), group.rank() / 2 * 4 + 1);
-    EXPECT_EQ(mesh.place(), fmt::format("rank {}/{} dp={} tp={}", group.rank(), group.size(), group.rank() / 2, group.rank() % 2));
+    EXPECT_EQ(mesh.place(),
+              fmt::format("rank {}/{} dp={} tp={}", group.rank(), group.size(), group.rank() / 2, group.rank() % 2));
   });
 }
 

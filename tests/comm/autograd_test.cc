@@ -120,8 +120,8 @@ TEST_P(Gradients, OfSamplesSeenByAllRanksAreSummed) {
   });
 }
 
-// A chain as in a tensor-parallel block with sequence parallel: rows are gathered, multiplied by this rank's columns, and
-// the partial products are reduced back to rows. Finite differences of the one-rank function judge the gradient.
+// A chain as in a tensor-parallel block with sequence parallel: rows are gathered, multiplied by this rank's columns,
+// and the partial products are reduced back to rows. Finite differences of the one-rank function judge the gradient.
 TEST_P(Gradients, OfAChainAgreeWithFiniteDifferences) {
   on_ranks([](const Group& group) {
     constexpr int64_t rows = 5, inner = 4;

@@ -96,7 +96,7 @@ TEST_P(Collectives, AWindowIsGatheredWhereItLies) {
   on_ranks([](const Group& group) {
     for (int64_t elements : {int64_t{0}, int64_t{1}, int64_t{1021}, kManyElements}) {
       Window window = group.allocate(elements, at::kFloat);
-      if (!window.all.defined()) continue;   // ranks of several nodes have no common window
+      if (!window.all.defined()) continue;  // ranks of several nodes have no common window
       window.mine.copy_(values(group.rank(), elements, at::kFloat));
       group.all_gather(window.mine, window.all, {.name = "x"}).wait();
       EXPECT_TRUE(same_bits(window.all, at::cat(values_of_all(group.size(), elements, at::kFloat))));
@@ -198,7 +198,7 @@ TEST_P(Collectives, MessagesGoRoundTheRingInOrder) {
 TEST_P(Collectives, AMessageArrivesWhileItsSenderWaitsInABarrier) {
   on_ranks([](const Group& group) {
     if (group.size() == 1) return;
-    constexpr int64_t elements = 1 << 20;   // more than fits into the mailbox
+    constexpr int64_t elements = 1 << 20;  // more than fits into the mailbox
     at::Tensor out = values(0, elements, at::kFloat), in = at::zeros({elements}, at::kFloat);
     Work work;
     if (group.rank() == 0) work = group.send(out, group.size() - 1, {.name = "x"});
@@ -225,7 +225,7 @@ TEST_P(Collectives, ABarrierMakesWritesToAWindowVisible) {
 
 TEST_P(Collectives, AWindowIsZeroAndAligned) {
   on_ranks([](const Group& group) {
-    Window window = group.allocate(48, at::kFloat);   // 192 bytes
+    Window window = group.allocate(48, at::kFloat);  // 192 bytes
     EXPECT_EQ(reinterpret_cast<uintptr_t>(window.mine.data_ptr()) % 64, 0u);
     EXPECT_TRUE(same_bits(window.mine, at::zeros({48}, at::kFloat)));
     EXPECT_EQ(window.all.defined() ? window.all.numel() : 48 * group.size(), 48 * group.size());
@@ -257,8 +257,8 @@ TEST_P(Collectives, WindowsOnSomeRanksOnlyGiveTheSameResult) {
   });
 }
 
-/// Small whole numbers over and over: the sums of eight ranks are exact in bfloat16. Their period is a prime, so that no
-/// chunk looks like another one.
+/// Small whole numbers over and over: the sums of eight ranks are exact in bfloat16. Their period is a prime, so that
+/// no chunk looks like another one.
 class Numbers {
  public:
   explicit Numbers(at::ScalarType dtype)
@@ -283,7 +283,8 @@ class Numbers {
   static constexpr int64_t kPeriod = 1009, kPeriods = 256, kPiece = kPeriod * kPeriods;
   at::Tensor from(int64_t begin, int factor) const { return piece_.narrow(0, begin % kPeriod, kPiece).mul(factor); }
   static void for_pieces(const at::Tensor& tensor, const auto& action) {
-    for (int64_t at = 0; at < tensor.numel(); at += kPiece) action(tensor.narrow(0, at, std::min(kPiece, tensor.numel() - at)));
+    for (int64_t at = 0; at < tensor.numel(); at += kPiece)
+      action(tensor.narrow(0, at, std::min(kPiece, tensor.numel() - at)));
   }
   at::Tensor piece_;
 };
@@ -294,7 +295,7 @@ int64_t large_slice(int ranks, at::ScalarType dtype) {
 }
 
 TEST_P(Collectives, SixtyFourMebibytesPassThrough) {
-  bool in_window = GetParam().name != "network";   // between nodes there are none
+  bool in_window = GetParam().name != "network";  // between nodes there are none
   for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     SCOPED_TRACE(c10::toString(dtype));
     Numbers numbers(dtype);
@@ -323,7 +324,8 @@ TEST_P(Collectives, SixtyFourMebibytesMove) {
     numbers.write(mine, group.rank() + 1);
     group.all_to_all(mine, got, {.name = "x"}).wait();
     for (int rank = 0; rank < group.size(); ++rank) {
-      EXPECT_TRUE(numbers.hold(got.narrow(0, rank * slice, slice), rank + 1, group.rank() * slice)) << "from rank " << rank;
+      EXPECT_TRUE(numbers.hold(got.narrow(0, rank * slice, slice), rank + 1, group.rank() * slice))
+          << "from rank " << rank;
     }
     group.broadcast(mine, last, {.name = "x"}).wait();
     EXPECT_TRUE(numbers.hold(mine, group.size()));

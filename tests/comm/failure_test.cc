@@ -17,10 +17,11 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-constexpr double kSoon = 0.3;   // seconds; the other ranks are only late on purpose
+constexpr double kSoon = 0.3;  // seconds; the other ranks are only late on purpose
 
 /// What run_thread_ranks throws when `rank_main` runs on `ranks`.
-std::string error_of_threads(int ranks, const std::function<void(const Group&)>& rank_main, SessionOptions options = {}) {
+std::string error_of_threads(int ranks, const std::function<void(const Group&)>& rank_main,
+                             SessionOptions options = {}) {
   try {
     run_thread_ranks(ranks, rank_main, options);
   } catch (const std::exception& error) {
@@ -47,28 +48,34 @@ TEST(ThreadRanks, RethrowTheFirstExceptionAndReleaseTheOthers) {
 }
 
 TEST(ThreadRanks, ARankThatNeverComesIsNamedWithItsLastCollective) {
-  std::string error = error_of_threads(3, [](const Group& group) {
-    at::Tensor x = at::zeros({4});
-    group.all_reduce(x, {.name = "loss"}).wait();
-    if (group.rank() != 2) group.barrier({.name = "end of step"});
-  }, {.timeout_seconds = kSoon});
+  std::string error = error_of_threads(3,
+                                       [](const Group& group) {
+                                         at::Tensor x = at::zeros({4});
+                                         group.all_reduce(x, {.name = "loss"}).wait();
+                                         if (group.rank() != 2) group.barrier({.name = "end of step"});
+                                       },
+                                       {.timeout_seconds = kSoon});
   EXPECT_THAT(error, AllOf(HasSubstr("barrier \"end of step\" in group world"),
                            HasSubstr("waited 0.3 s for rank 2 (last in all_reduce \"loss\" of 4 float32 (number 1))")));
 }
 
 TEST(ThreadRanks, AReceiverWaitsNoLongerThanTheTimeout) {
-  std::string error = error_of_threads(2, [](const Group& group) {
-    at::Tensor x = at::zeros({4});
-    if (group.rank() == 0) group.recv(x, 1, {.name = "activations"}).wait();
-  }, {.timeout_seconds = kSoon});
+  std::string error = error_of_threads(2,
+                                       [](const Group& group) {
+                                         at::Tensor x = at::zeros({4});
+                                         if (group.rank() == 0) group.recv(x, 1, {.name = "activations"}).wait();
+                                       },
+                                       {.timeout_seconds = kSoon});
   EXPECT_THAT(error, HasSubstr("waited 0.3 s for rank 1 to send what rank 0 expects in recv \"activations\""));
 }
 
 TEST(ThreadRanks, ASenderWaitsNoLongerThanTheTimeout) {
-  std::string error = error_of_threads(2, [](const Group& group) {
-    at::Tensor x = at::zeros({4});
-    if (group.rank() == 0) group.send(x, 1, {.name = "activations"}).wait();
-  }, {.timeout_seconds = kSoon});
+  std::string error = error_of_threads(2,
+                                       [](const Group& group) {
+                                         at::Tensor x = at::zeros({4});
+                                         if (group.rank() == 0) group.send(x, 1, {.name = "activations"}).wait();
+                                       },
+                                       {.timeout_seconds = kSoon});
   EXPECT_THAT(error, HasSubstr("waited 0.3 s for rank 1 to receive what rank 0 sends"));
 }
 
@@ -81,20 +88,24 @@ TEST(ThreadRanks, AWindowLargerThanTheMemoryIsRefusedOnEveryRank) {
       EXPECT_EQ(error.kind(), Error::Kind::memory);
       ++refused;
     }
-    group.barrier({.name = "after"});   // and the group goes on
+    group.barrier({.name = "after"});  // and the group goes on
   });
   EXPECT_EQ(refused, 3);
 }
 
 TEST(ThreadRanks, UncheckedCollectivesStillAddUp) {
-  run_thread_ranks(3, [](const Group& group) {
-    at::Tensor x = at::ones({5});
-    group.all_reduce(x, {.name = fmt::format("name of rank {}", group.rank())}).wait();
-    EXPECT_EQ(x.sum().item<double>(), 15);
-  }, {.checked = false});
+  run_thread_ranks(3,
+                   [](const Group& group) {
+                     at::Tensor x = at::ones({5});
+                     group.all_reduce(x, {.name = fmt::format("name of rank {}", group.rank())}).wait();
+                     EXPECT_EQ(x.sum().item<double>(), 15);
+                   },
+                   {.checked = false});
 }
 
-TEST(ThreadRanks, NoneAreRefused) { EXPECT_THAT(error_of_threads(0, [](const Group&) {}), HasSubstr("0 ranks")); }
+TEST(ThreadRanks, NoneAreRefused) {
+  EXPECT_THAT(error_of_threads(0, [](const Group&) {}), HasSubstr("0 ranks"));
+}
 
 /// What rank 0 gets when the last rank stays away from a barrier, in a session of its own.
 std::string error_without_last_rank(int ranks_per_node) {
@@ -102,7 +113,8 @@ std::string error_without_last_rank(int ranks_per_node) {
   static char* arguments[] = {name, nullptr};
   int argc = 1;
   char** argv = arguments;
-  Session session = Session::join(argc, argv, {.backend = "mpi", .timeout_seconds = kSoon, .ranks_per_node = ranks_per_node});
+  Session session =
+      Session::join(argc, argv, {.backend = "mpi", .timeout_seconds = kSoon, .ranks_per_node = ranks_per_node});
   const Group& world = session.world();
   if (world.rank() == world.size() - 1) return "";
   try {

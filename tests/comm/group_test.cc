@@ -81,14 +81,16 @@ TEST_P(Groups, AnyOrderOfCollectivesGivesTheRightSums) {
     constexpr int64_t largest = 40'000;
     Window window = group.allocate(group.size() * largest, at::kFloat);
     at::Tensor plain = at::zeros({group.size() * largest}, at::kFloat);
-    std::mt19937 random(17);   // the same on every rank
+    std::mt19937 random(17);  // the same on every rank
     for (int round = 0; round < 150; ++round) {
       SCOPED_TRACE(round);
       int64_t elements = random() % 3 == 0 ? random() % 64 : random() % largest;
       at::Tensor& memory = random() % 2 == 0 ? window.mine : plain;
       at::Tensor full = memory.narrow(0, 0, group.size() * elements);
       full.copy_(values(group.rank(), full.numel(), at::kFloat, round % 8));
-      auto slice = [&](int rank) { return values_of_all(group.size(), elements, at::kFloat, round % 8, rank * elements); };
+      auto slice = [&](int rank) {
+        return values_of_all(group.size(), elements, at::kFloat, round % 8, rank * elements);
+      };
       at::Tensor shard = at::empty({elements}, at::kFloat), output = at::empty_like(full);
       switch (random() % 4) {
         case 0:
@@ -125,10 +127,13 @@ TEST_P(Groups, RefuseWrongTensors) {
                 AllOf(HasSubstr("all_reduce \"layers.0\""), HasSubstr("expected a contiguous tensor")));
     EXPECT_THAT(error_of([&] { group.all_gather(short_shard, full, call).wait(); }),
                 HasSubstr(fmt::format("expected {} elements, 3 for each of {} ranks", 3 * size, size)));
-    EXPECT_THAT(error_of([&] { group.all_gather(longs, full, call).wait(); }), HasSubstr("got int64, expected float32"));
+    EXPECT_THAT(error_of([&] { group.all_gather(longs, full, call).wait(); }),
+                HasSubstr("got int64, expected float32"));
     EXPECT_THAT(error_of([&] { group.reduce_scatter(full, short_shard, call).wait(); }), HasSubstr("elements"));
-    EXPECT_THAT(error_of([&] { group.all_to_all(full, short_shard, call).wait(); }), HasSubstr("as many elements in both"));
-    EXPECT_THAT(error_of([&] { group.broadcast(full, static_cast<int>(size), call).wait(); }), HasSubstr("expected a rank below"));
+    EXPECT_THAT(error_of([&] { group.all_to_all(full, short_shard, call).wait(); }),
+                HasSubstr("as many elements in both"));
+    EXPECT_THAT(error_of([&] { group.broadcast(full, static_cast<int>(size), call).wait(); }),
+                HasSubstr("expected a rank below"));
     EXPECT_THAT(error_of([&] { group.send(full, group.rank(), call).wait(); }), HasSubstr("expected another rank"));
     EXPECT_THAT(error_of([&] { group.recv(full, -1, call).wait(); }), HasSubstr("expected a rank below"));
     EXPECT_THAT(error_of([&] { group.allocate(-1, at::kFloat); }), HasSubstr("expected 0 or more"));
@@ -155,26 +160,32 @@ TEST_P(Groups, NameBothSidesWhenRanksDisagree) {
     at::Tensor x = at::zeros({8}), longer = at::zeros({9}), wider = at::zeros({8}, at::kDouble), full = at::zeros({16});
     auto sum = [&](const Group& g) { g.all_reduce(x, {.name = "x"}).wait(); };
     std::string sum_text = "all_reduce \"x\" of 8 float32 (number 1)";
-    expect_both_named(group, sum, sum_text, [&](const Group& g) { g.broadcast(x, 0, {.name = "x"}).wait(); },
-                      "broadcast \"x\" of 8 float32 from rank 0 (number 1)");
-    expect_both_named(group, sum, sum_text, [&](const Group& g) { g.all_reduce(x, {.name = "y"}).wait(); },
-                      "all_reduce \"y\" of 8 float32 (number 1)");
-    expect_both_named(group, sum, sum_text, [&](const Group& g) { g.all_reduce(longer, {.name = "x"}).wait(); },
-                      "all_reduce \"x\" of 9 float32 (number 1)");
-    expect_both_named(group, sum, sum_text, [&](const Group& g) { g.all_reduce(wider, {.name = "x"}).wait(); },
-                      "all_reduce \"x\" of 8 float64 (number 1)");
-    expect_both_named(group, sum, sum_text, [&](const Group& g) { g.all_gather(x, full, {.name = "x"}).wait(); },
-                      "all_gather \"x\" of 16 float32 (number 1)");
-    expect_both_named(group, sum, sum_text,
-                      [&](const Group& g) { g.all_reduce(x, {.name = "x", .reduce = Reduce::max}).wait(); },
-                      "all_reduce \"x\" of 8 float32, max (number 1)");
-    expect_both_named(group, sum, sum_text, [&](const Group& g) { g.barrier({.name = "x"}); }, "barrier \"x\" (number 1)");
-    expect_both_named(group, sum, sum_text, [&](const Group& g) { g.allocate(4, at::kFloat); },
-                      "allocate \"window\" of 4 float32 (number 1)");
-    expect_both_named(group, [&](const Group& g) { g.send(x, 1, {.name = "x"}).wait(); },
-                      "send \"x\" of 8 float32 (number 1)",
-                      [&](const Group& g) { g.recv(longer, 0, {.name = "x"}).wait(); },
-                      "recv \"x\" of 9 float32 (number 1)");
+    expect_both_named(
+        group, sum, sum_text, [&](const Group& g) { g.broadcast(x, 0, {.name = "x"}).wait(); },
+        "broadcast \"x\" of 8 float32 from rank 0 (number 1)");
+    expect_both_named(
+        group, sum, sum_text, [&](const Group& g) { g.all_reduce(x, {.name = "y"}).wait(); },
+        "all_reduce \"y\" of 8 float32 (number 1)");
+    expect_both_named(
+        group, sum, sum_text, [&](const Group& g) { g.all_reduce(longer, {.name = "x"}).wait(); },
+        "all_reduce \"x\" of 9 float32 (number 1)");
+    expect_both_named(
+        group, sum, sum_text, [&](const Group& g) { g.all_reduce(wider, {.name = "x"}).wait(); },
+        "all_reduce \"x\" of 8 float64 (number 1)");
+    expect_both_named(
+        group, sum, sum_text, [&](const Group& g) { g.all_gather(x, full, {.name = "x"}).wait(); },
+        "all_gather \"x\" of 16 float32 (number 1)");
+    expect_both_named(
+        group, sum, sum_text, [&](const Group& g) { g.all_reduce(x, {.name = "x", .reduce = Reduce::max}).wait(); },
+        "all_reduce \"x\" of 8 float32, max (number 1)");
+    expect_both_named(
+        group, sum, sum_text, [&](const Group& g) { g.barrier({.name = "x"}); }, "barrier \"x\" (number 1)");
+    expect_both_named(
+        group, sum, sum_text, [&](const Group& g) { g.allocate(4, at::kFloat); },
+        "allocate \"window\" of 4 float32 (number 1)");
+    expect_both_named(
+        group, [&](const Group& g) { g.send(x, 1, {.name = "x"}).wait(); }, "send \"x\" of 8 float32 (number 1)",
+        [&](const Group& g) { g.recv(longer, 0, {.name = "x"}).wait(); }, "recv \"x\" of 9 float32 (number 1)");
   });
 }
 
@@ -204,7 +215,8 @@ TEST_P(Groups, CountBytesToTheByte) {
     Call parameters{.name = "p", .purpose = Purpose::parameters};
     EXPECT_EQ(counted(Purpose::parameters, [&] { group.all_gather(shard, full, parameters).wait(); }), (n - 1) * 48);
     EXPECT_EQ(counted(Purpose::parameters, [&] { group.all_to_all(full, output, parameters).wait(); }), (n - 1) * 48);
-    EXPECT_EQ(counted(Purpose::parameters, [&] { group.broadcast(shard, 0, parameters).wait(); }), r == 0 ? (n - 1) * 48 : 0);
+    EXPECT_EQ(counted(Purpose::parameters, [&] { group.broadcast(shard, 0, parameters).wait(); }),
+              r == 0 ? (n - 1) * 48 : 0);
     EXPECT_EQ(counted(Purpose::gradients, [&] { group.barrier(gradients); }), 0);
     EXPECT_EQ(counted(Purpose::updates, [&] { group.account({.name = "u", .purpose = Purpose::updates}, 5); }), 5);
     // 28 bytes are not divisible by every number of ranks: their shares still add up.

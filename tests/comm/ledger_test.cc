@@ -33,8 +33,13 @@ class LedgerFileTest : public ::testing::Test {
 };
 
 Ledger::Entering entry(int64_t sequence) {
-  return {.sequence = sequence, .group = "dp", .op = "all_reduce", .name = "gradient norm", .dtype = "float32",
-          .count = 1, .bytes = 7};
+  return {.sequence = sequence,
+          .group = "dp",
+          .op = "all_reduce",
+          .name = "gradient norm",
+          .dtype = "float32",
+          .count = 1,
+          .bytes = 7};
 }
 
 TEST(Ledger, KeepsTheLastEntriesInOrder) {
@@ -106,7 +111,7 @@ TEST_F(LedgerFileTest, ReadsNothingFromALyingCounter) {
   { Ledger(path()).enter(entry(1)); }
   for (int64_t lie : {std::numeric_limits<int64_t>::max(), int64_t{1} << 40}) {
     std::fstream file(path(), std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(16);   // after the magic and the capacity
+    file.seekp(16);  // after the magic and the capacity
     file.write(reinterpret_cast<const char*>(&lie), sizeof lie);
     file.close();
     EXPECT_TRUE(read_ledger(path(), 1000).empty());
@@ -114,7 +119,10 @@ TEST_F(LedgerFileTest, ReadsNothingFromALyingCounter) {
 }
 
 TEST_F(LedgerFileTest, EscapesControlCharactersOfAForeignFile) {
-  { Ledger(path()).enter({.sequence = 1, .group = "g", .op = "o", .name = "\x1b[2J\n", .dtype = "d", .count = 1, .bytes = 0}); }
+  {
+    Ledger(path()).enter(
+        {.sequence = 1, .group = "g", .op = "o", .name = "\x1b[2J\n", .dtype = "d", .count = 1, .bytes = 0});
+  }
   EXPECT_EQ(read_ledger(path(), 1).at(0).name, "\\x1b[2J\\x0a");
 }
 

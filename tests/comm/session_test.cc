@@ -60,16 +60,19 @@ TEST(Session, RefusesAnUnknownBackend) {
 
 TEST(Session, StopsIndependentCopiesUnderSlurm) {
   Environment slurm("SLURM_NTASKS", "4");
-  EXPECT_THAT(error_of_join({}, Error::Kind::recipe), HasSubstr("4 independent copies were started; use srun --mpi=pmix"));
+  EXPECT_THAT(error_of_join({}, Error::Kind::recipe),
+              HasSubstr("4 independent copies were started; use srun --mpi=pmix"));
 }
 
 TEST(Session, WritesTheLedgerOfItsRank) {
   std::string pattern = (std::filesystem::temp_directory_path() / "session-XXXXXX").string();
   std::string folder = ::mkdtemp(pattern.data());
-  run_thread_ranks(2, [](const Group& group) {
-    at::Tensor x = at::ones({3});
-    group.all_reduce(x, {.name = "loss"}).wait();
-  }, {.ledger_path = folder + "/rank-{rank}.ledger"});
+  run_thread_ranks(2,
+                   [](const Group& group) {
+                     at::Tensor x = at::ones({3});
+                     group.all_reduce(x, {.name = "loss"}).wait();
+                   },
+                   {.ledger_path = folder + "/rank-{rank}.ledger"});
   auto last = read_ledger(folder + "/rank-00001.ledger", 1);
   ASSERT_EQ(last.size(), 1u);
   EXPECT_THAT(last[0].text(), HasSubstr("all_reduce \"loss\" of 3 float32 in world (number 1), left at "));

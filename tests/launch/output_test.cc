@@ -66,7 +66,8 @@ TEST_F(Output, TheLineBeingDrawnIsShownWhenTheStreamRests) {
 
 TEST_F(Output, WhatMpirunSaysBehindALineThatIsBeingDrawnIsKeptAside) {
   output_.take("\rstep 1\033[Kmpirun: Forwarding signal 10 to job\n");
-  output_.take("\rstep 2\033[K" + frame_ + "mpirun noticed that process rank 1 with PID 7 on node vm exited on signal 9.\n" + frame_);
+  output_.take("\rstep 2\033[K" + frame_ +
+               "mpirun noticed that process rank 1 with PID 7 on node vm exited on signal 9.\n" + frame_);
   output_.finish();
   EXPECT_EQ(written(), "\rstep 1\033[K\rstep 2\033[K\n");
   EXPECT_TRUE(output_.noise().starts_with("mpirun: Forwarding signal 10 to job\n"));

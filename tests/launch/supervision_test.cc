@@ -120,7 +120,8 @@ TEST_F(Supervision, ThreeAttemptsWithoutAnyProgressAreTheLast) {
 TEST_F(Supervision, TheSameFailureTwiceGoesOneCheckpointBack) {
   Outcome outcome = echelon_.run(echelon_.train(2), "dies_behind_step_6");
   EXPECT_EQ(outcome.ending.exit_code, 6);
-  EXPECT_NE(outcome.output.find("restart 2 from the checkpoint before step 6 in "), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("restart 2 from the checkpoint before step 6 in "), std::string::npos)
+      << outcome.output;
   EXPECT_TRUE(outcome.last_line().starts_with("echelon: comm: rank 1 on ")) << outcome.output;
   EXPECT_NE(outcome.last_line().find("(the same failure 3 times behind step 6)"), std::string::npos) << outcome.output;
 }

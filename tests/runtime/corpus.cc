@@ -23,7 +23,7 @@ void put(std::string& out, Value value) {
 std::string index_of(int64_t tokens) {
   std::string out("MMIDIDX\0\0", 9);
   put<uint64_t>(out, 1);
-  put<uint8_t>(out, 8);   // uint16
+  put<uint8_t>(out, 8);  // uint16
   put<uint64_t>(out, 1);
   put<uint64_t>(out, 2);
   put<int32_t>(out, static_cast<int32_t>(tokens));
@@ -51,14 +51,16 @@ void write_corpus(const std::string& prefix, int64_t tokens, int64_t vocabulary,
   }
   std::ofstream(prefix + ".bin", std::ios::binary) << ids;
   std::ofstream(prefix + ".idx", std::ios::binary) << index_of(tokens);
-  std::ofstream(prefix + ".meta.json") << "{\"vocabulary_size\": " << vocabulary
-                                       << ", \"pad_id\": 0, \"bos_id\": 2, \"eos_id\": 3, \"mask_id\": 4, \"special_ids\": [0, 1, 2, 3, 4]}";
+  std::ofstream(prefix + ".meta.json")
+      << "{\"vocabulary_size\": " << vocabulary
+      << ", \"pad_id\": 0, \"bos_id\": 2, \"eos_id\": 3, \"mask_id\": 4, \"special_ids\": [0, 1, 2, 3, 4]}";
 }
 
 std::string temporary_folder() {
   if (!folder().empty()) return folder();
   const char* job = std::getenv("OMPI_MCA_ess_base_jobid");
-  folder() = std::filesystem::temp_directory_path() / (std::string("echelon-test-") + (job ? job : std::to_string(getpid())));
+  folder() =
+      std::filesystem::temp_directory_path() / (std::string("echelon-test-") + (job ? job : std::to_string(getpid())));
   std::filesystem::create_directories(folder());
   std::atexit([] {
     std::error_code ignored;

@@ -15,7 +15,8 @@ namespace {
 /// Sample i is i·10, i·10 + 1, …
 class Counting : public Source {
  public:
-  explicit Counting(int64_t size, int64_t lookahead) : size_(size), lookahead_(lookahead), vocabulary_{.size = 1000, .mask = 4} {}
+  explicit Counting(int64_t size, int64_t lookahead)
+      : size_(size), lookahead_(lookahead), vocabulary_{.size = 1000, .mask = 4} {}
   int64_t size() const override { return size_; }
   int64_t length() const override { return 4; }
   void read(int64_t index, int64_t* tokens) const override {
@@ -103,7 +104,7 @@ TEST(Data, APassCountsEverySampleOnceThoughRanksRunOut) {
     }
   }
   EXPECT_EQ(targets, 10 * 4);
-  EXPECT_EQ(micro_steps, 16u);   // every rank takes part in every micro-step
+  EXPECT_EQ(micro_steps, 16u);  // every rank takes part in every micro-step
 }
 
 TEST(Data, RefusesIdsBeyondTheModelsVocabulary) {

@@ -23,7 +23,12 @@ std::unique_ptr<Optimizer> optimizer(const Options& options) {
 
 /// A Unit with a matrix (decays) and a bias (does not), in float64.
 struct Fixture {
-  Fixture() : session(Session::alone()), mesh(session.world(), {}), zero(mesh, {.stage = 0, .values = at::kDouble, .master = at::kDouble}), unit("unit", zero), shard(unit.trained()) {
+  Fixture()
+      : session(Session::alone()),
+        mesh(session.world(), {}),
+        zero(mesh, {.stage = 0, .values = at::kDouble, .master = at::kDouble}),
+        unit("unit", zero),
+        shard(unit.trained()) {
     unit.add("matrix", Layout::replicated({5, 3}), {});
     unit.add("bias", Layout::replicated({5}), {});
     unit.allocate();
@@ -86,7 +91,7 @@ TEST(Sgd, WithMomentumFollowsItsFormula) {
     for (int64_t step = 1; step <= 3; ++step) {
       sgd->step(owned, {.step = step, .learning_rate = 0.1, .gradient_scale = 0.5});
       at::Tensor g = f.shard.gradient() * 0.5;
-      f.part(g, 0).add_(f.part(w, 0), 0.1);   // the matrix decays, the bias does not
+      f.part(g, 0).add_(f.part(w, 0), 0.1);  // the matrix decays, the bias does not
       u = 0.9 * u + g;
       w = w - 0.1 * (nesterov ? g + 0.9 * u : u);
     }

@@ -59,16 +59,17 @@ using Maker = std::function<std::unique_ptr<Exchange>()>;
 
 /// A new Exchange, at options that make it approximate on the toy.
 const std::map<std::string, Maker>& exchanges() {
-  static const std::map<std::string, Maker> all{{"Exact", [] { return make_exchange(Exact()); }},
-                                                {"Bfloat16", [] { return make_exchange(bfloat16()); }},
-                                                {"Int8", [] { return make_exchange(int8()); }},
-                                                {"Sign", [] { return make_exchange(sign()); }},
-                                                {"TopK", [] { return make_exchange(top_k()); }},
-                                                {"PowerSgd", [] { return make_exchange(power_sgd()); }},
-                                                {"Int8BetweenNodes", [] { return make_exchange(between_nodes(int8())); }},
-                                                {"SignBetweenNodes", [] { return make_exchange(between_nodes(sign())); }},
-                                                {"TopKBetweenNodes", [] { return make_exchange(between_nodes(top_k())); }},
-                                                {"PowerSgdBetweenNodes", [] { return make_exchange(between_nodes(power_sgd())); }}};
+  static const std::map<std::string, Maker> all{
+      {"Exact", [] { return make_exchange(Exact()); }},
+      {"Bfloat16", [] { return make_exchange(bfloat16()); }},
+      {"Int8", [] { return make_exchange(int8()); }},
+      {"Sign", [] { return make_exchange(sign()); }},
+      {"TopK", [] { return make_exchange(top_k()); }},
+      {"PowerSgd", [] { return make_exchange(power_sgd()); }},
+      {"Int8BetweenNodes", [] { return make_exchange(between_nodes(int8())); }},
+      {"SignBetweenNodes", [] { return make_exchange(between_nodes(sign())); }},
+      {"TopKBetweenNodes", [] { return make_exchange(between_nodes(top_k())); }},
+      {"PowerSgdBetweenNodes", [] { return make_exchange(between_nodes(power_sgd())); }}};
   return all;
 }
 
@@ -97,7 +98,8 @@ TEST_P(EveryExchange, GivesEveryStageTheSameBits) {
         ExchangeToy toy(mesh, stage, make());
         for (int step = 1; step <= 3; ++step) toy.reduce(step);
         Gradients whole = toy.whole();
-        if (stage > 0) expect_equal(whole, first, fmt::format("at ZeRO-{} on rank {} of {}", stage, world.rank(), ranks));
+        if (stage > 0)
+          expect_equal(whole, first, fmt::format("at ZeRO-{} on rank {} of {}", stage, world.rank(), ranks));
         if (stage == 0 && world.rank() == 0) first = whole;
       });
     }
@@ -162,9 +164,9 @@ TEST_P(EveryExchange, PointsWhereTheGradientPoints) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Parts, EveryExchange, ::testing::Values("Exact", "Bfloat16", "Int8", "Sign", "TopK", "PowerSgd",
-                                                                 "Int8BetweenNodes", "SignBetweenNodes", "TopKBetweenNodes",
-                                                                 "PowerSgdBetweenNodes"),
+INSTANTIATE_TEST_SUITE_P(Parts, EveryExchange,
+                         ::testing::Values("Exact", "Bfloat16", "Int8", "Sign", "TopK", "PowerSgd", "Int8BetweenNodes",
+                                           "SignBetweenNodes", "TopKBetweenNodes", "PowerSgdBetweenNodes"),
                          [](const auto& info) { return info.param; });
 
 /// Every stage, with and without tensor parallelism.
@@ -191,11 +193,11 @@ void expect_exact(const Maker& make, double relative) {
 }
 
 TEST(Exact, SumsToTheLastBits) {
-  expect_exact([] { return make_exchange(Exact()); }, 1e-6);   // float32 sums
+  expect_exact([] { return make_exchange(Exact()); }, 1e-6);  // float32 sums
 }
 
 TEST(Exact, RoundedToBfloat16KeepsEightBits) {
-  expect_exact([] { return make_exchange(bfloat16()); }, 0x1p-6);   // two roundings of each of two micro-steps
+  expect_exact([] { return make_exchange(bfloat16()); }, 0x1p-6);  // two roundings of each of two micro-steps
 }
 
 TEST(TopK, OfAllElementsIsExact) {
@@ -204,7 +206,7 @@ TEST(TopK, OfAllElementsIsExact) {
 
 TEST(PowerSgd, AtFullRankIsExact) {
   // A bias is no matrix; without a minimum saving all others travel as P and Q.
-  expect_exact([] { return make_exchange(power_sgd(100, 0)); }, 1e-5);   // a QR factorisation and two products
+  expect_exact([] { return make_exchange(power_sgd(100, 0)); }, 1e-5);  // a QR factorisation and two products
 }
 
 TEST(Int8, ErrsByHalfAStepOfEachBlock) {
@@ -245,7 +247,7 @@ TEST(Sign, SendsTheMeanMagnitudeOfEachBlock) {
     Mesh mesh(world, {});
     ExchangeToy toy(mesh, 1, make_exchange(sign(8)));
     toy.reduce(1);
-    at::Tensor expected = at::zeros({4, 8}, at::kDouble);   // the bias, whose first four blocks are its own
+    at::Tensor expected = at::zeros({4, 8}, at::kDouble);  // the bias, whose first four blocks are its own
     for (int rank : {0, 1}) {
       at::Tensor blocks = gradients_of(rank, 1)["bias"].narrow(0, 0, 32).view({4, 8});
       expected.add_(blocks.sign() * blocks.abs().mean(1, /*keepdim=*/true));
@@ -275,16 +277,16 @@ TEST(PowerSgd, FindsAMatrixOfLowRankAfterAStepWithoutGradient) {
     for (auto& [_, gradient] : zero) gradient = at::zeros_like(gradient);
     Gradients low = zero;
     low["matrix"] = at::outer(matrix.select(1, 0), matrix[0]);
-    toy.reduce({zero});   // leaves a Q of zeros
-    toy.reduce({low});    // finds rows
-    toy.reduce({low});    // finds the direction, and has nothing left
+    toy.reduce({zero});  // leaves a Q of zeros
+    toy.reduce({low});   // finds rows
+    toy.reduce({low});   // finds the direction, and has nothing left
     double rest = toy.residual().abs().max().item<double>();
     EXPECT_LE(rest, 1e-5 * low["matrix"].abs().max().item<double>());
   });
 }
 
 TEST(PowerSgd, SendsSmallAndNamedTensorsExactly) {
-  PowerSgd options = power_sgd(2, 1.5);   // a filter of 6 by 15: 90 elements against 2 * 21
+  PowerSgd options = power_sgd(2, 1.5);  // a filter of 6 by 15: 90 elements against 2 * 21
   PowerSgd::Override* pattern = options.add_override();
   pattern->set_pattern("^mat");
   pattern->set_rank(0);
@@ -293,7 +295,8 @@ TEST(PowerSgd, SendsSmallAndNamedTensorsExactly) {
     ExchangeToy toy(mesh, 3, make_exchange(options));
     toy.reduce(1);
     Gradients whole = toy.whole(), exact = exact_sum(2, 1);
-    expect_near({{"matrix", whole["matrix"]}, {"bias", whole["bias"]}}, {{"matrix", exact["matrix"]}, {"bias", exact["bias"]}}, 1e-6);
+    expect_near({{"matrix", whole["matrix"]}, {"bias", whole["bias"]}},
+                {{"matrix", exact["matrix"]}, {"bias", exact["bias"]}}, 1e-6);
     EXPECT_GT((whole["filter"] - exact["filter"]).abs().max().item<double>(), 1e-3);
   });
 }
@@ -306,7 +309,8 @@ TEST_P(Feedback, LosesNothing) {
     Gradients applied, exact;
     for (int step = 1; step <= 5; ++step) {
       toy.reduce(step, /*micro_steps=*/2);
-      for (const auto& [name, gradient] : toy.whole()) applied[name] = applied.count(name) ? applied[name] + gradient : gradient;
+      for (const auto& [name, gradient] : toy.whole())
+        applied[name] = applied.count(name) ? applied[name] + gradient : gradient;
       for (const auto& [name, gradient] : exact_sum(mesh.dp().size(), step, 2)) {
         exact[name] = exact.count(name) ? exact[name] + gradient : gradient;
       }
@@ -321,7 +325,8 @@ TEST_P(Feedback, LosesNothing) {
       at::Tensor sum = applied[parameter->name()].narrow(0, local.offsets[0], local.sizes[0]) + rest;
       at::Tensor expected = exact[parameter->name()].narrow(0, local.offsets[0], local.sizes[0]);
       // float32 roundings of five steps, of values up to the largest that was sent.
-      EXPECT_LE((sum - expected).abs().max().item<double>(), 1e-5 * expected.abs().max().item<double>()) << parameter->name();
+      EXPECT_LE((sum - expected).abs().max().item<double>(), 1e-5 * expected.abs().max().item<double>())
+          << parameter->name();
     }
   });
 }
@@ -331,7 +336,8 @@ TEST_P(Feedback, OfAStepWithManyMicroStepsIsThatOfTheirSum) {
     Mesh mesh(world, {.nodes = 2});
     ExchangeToy many(mesh, 3, exchanges().at(GetParam())()), one(mesh, 3, exchanges().at(GetParam())());
     Gradients sum = gradients_of(world.rank(), 1, 0);
-    for (auto& [name, gradient] : sum) gradient = (gradient.to(at::kFloat) + gradients_of(world.rank(), 1, 1)[name].to(at::kFloat)).to(at::kDouble);
+    for (auto& [name, gradient] : sum)
+      gradient = (gradient.to(at::kFloat) + gradients_of(world.rank(), 1, 1)[name].to(at::kFloat)).to(at::kDouble);
     many.reduce(1, 2);
     one.reduce({sum});
     expect_equal(many.whole(), one.whole(), "");
@@ -339,7 +345,8 @@ TEST_P(Feedback, OfAStepWithManyMicroStepsIsThatOfTheirSum) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Parts, Feedback,
-                         ::testing::Values("Sign", "TopK", "PowerSgd", "SignBetweenNodes", "TopKBetweenNodes", "PowerSgdBetweenNodes"),
+                         ::testing::Values("Sign", "TopK", "PowerSgd", "SignBetweenNodes", "TopKBetweenNodes",
+                                           "PowerSgdBetweenNodes"),
                          [](const auto& info) { return info.param; });
 
 TEST(BetweenNodes, OneNodeIsExact) {
@@ -370,7 +377,7 @@ TEST(BetweenNodes, AreTheStepsOfRanksThatHoldTheSumsOfTheirNodes) {
         toy.reduce({mine});
       }
       Gradients whole = toy.whole();
-      if (ranks == 4) expect_near(whole, of_two, 1e-5);   // float32 sums in another order
+      if (ranks == 4) expect_near(whole, of_two, 1e-5);  // float32 sums in another order
       if (ranks == 2 && world.rank() == 0) of_two = whole;
     });
   }
@@ -395,7 +402,8 @@ std::string refusal(const Options& options) {
 }
 
 TEST(Exchange, RefusesOptionsThatCannotWork) {
-  EXPECT_NE(refusal(power_sgd(0)).find("PowerSgd needs a rank of at least 1"), std::string::npos) << refusal(power_sgd(0));
+  EXPECT_NE(refusal(power_sgd(0)).find("PowerSgd needs a rank of at least 1"), std::string::npos)
+      << refusal(power_sgd(0));
   EXPECT_NE(refusal(top_k(1.5)).find("got 1.5, expected above 0, at most 1"), std::string::npos) << refusal(top_k(1.5));
   EXPECT_NE(refusal(top_k(0)).find("expected above 0, at most 1"), std::string::npos) << refusal(top_k(0));
   EXPECT_NE(refusal(int8(0)).find("at least 1 element"), std::string::npos) << refusal(int8(0));

@@ -40,11 +40,13 @@ std::unique_ptr<Exchange> make_exchange(const Options& options) {
 }
 
 inline const std::map<std::string, std::vector<int64_t>>& toy_shapes() {
-  static const std::map<std::string, std::vector<int64_t>> shapes{{"bias", {37}}, {"filter", {6, 5, 3}}, {"matrix", {38, 29}}};
+  static const std::map<std::string, std::vector<int64_t>> shapes{
+      {"bias", {37}}, {"filter", {6, 5, 3}}, {"matrix", {38, 29}}};
   return shapes;
 }
 
-/// What rank `rank` computes for the whole tensors in one micro-step: normal, and of different size from tensor to tensor.
+/// What rank `rank` computes for the whole tensors in one micro-step: normal, and of different size from tensor to
+/// tensor.
 inline Gradients gradients_of(int rank, int step, int micro = 0) {
   Gradients gradients;
   double scale = 1e-3;
@@ -83,7 +85,7 @@ class ExchangeToy {
       for (const auto& parameter : unit().parameters()) {
         const Slice& local = parameter->local();
         at::Tensor gradient = micro_steps[micro].at(parameter->name()).narrow(0, local.offsets[0], local.sizes[0]);
-        bool partial = parameter->name() == "bias";   // the ranks of tp hold shares of it
+        bool partial = parameter->name() == "bias";  // the ranks of tp hold shares of it
         parameter->add_gradient(partial ? gradient / zero.mesh.tp().size() : gradient);
       }
       unit().after_backward();

@@ -8,7 +8,7 @@
 namespace echelon {
 namespace {
 
-constexpr int64_t kRows = 13, kColumns = 7;   // primes: no shard boundary falls on a row
+constexpr int64_t kRows = 13, kColumns = 7;  // primes: no shard boundary falls on a row
 
 /// One Unit with a matrix and a bias, and y = x Wᵀ + b through stock operators.
 struct Toy {
@@ -120,7 +120,8 @@ TEST_P(UnitAtStage, EveryRowIsSavedByExactlyOneRank) {
     for (const FlatShard::Rows& rows : shard.rows_to_save()) {
       std::lock_guard lock(mutex);
       int64_t begin = rows.parameter->offset() + rows.slice.offsets[0] * (rows.length / rows.slice.sizes[0]);
-      EXPECT_TRUE(at::equal(rows.values(reach).view({-1}), whole.narrow(0, begin, rows.length))) << rows.parameter->name();
+      EXPECT_TRUE(at::equal(rows.values(reach).view({-1}), whole.narrow(0, begin, rows.length)))
+          << rows.parameter->name();
       int64_t start = rows.slice.offsets[0] + (rows.parameter->name() == "bias" ? kRows : 0);
       counts.narrow(0, start, rows.slice.sizes[0]).add_(1);
     }
@@ -128,7 +129,8 @@ TEST_P(UnitAtStage, EveryRowIsSavedByExactlyOneRank) {
   EXPECT_TRUE(counts.eq(1).all().item<bool>()) << counts;
 }
 
-INSTANTIATE_TEST_SUITE_P(AllStages, UnitAtStage, ::testing::Combine(::testing::Values(0, 1, 2, 3), ::testing::Values(1, 2, 3, 4)));
+INSTANTIATE_TEST_SUITE_P(AllStages, UnitAtStage,
+                         ::testing::Combine(::testing::Values(0, 1, 2, 3), ::testing::Values(1, 2, 3, 4)));
 
 TEST(Unit, OfStage3HoldsNoValuesOutsideItsScope) {
   run_thread_ranks(2, [](const Group& world) {
@@ -150,7 +152,7 @@ TEST(Unit, WithBfloat16ValuesKeepsGradientsAndMastersInFloat32) {
     toy.forward(input_of(world.rank()).to(at::kBFloat16)).sum().backward();
     EXPECT_EQ(toy.unit().trained().gradient().scalar_type(), at::kFloat);
     auto gradients = toy.whole([](FlatShard& shard) { return shard.gradient(); });
-    EXPECT_TRUE(at::allclose(gradients.at("bias"), at::full({kRows}, 8.0f)));   // four rows on each of two ranks
+    EXPECT_TRUE(at::allclose(gradients.at("bias"), at::full({kRows}, 8.0f)));  // four rows on each of two ranks
   });
 }
 

@@ -54,14 +54,15 @@ TEST_F(Equality, EncoderAtEveryZeroStage) {
 }
 
 TEST_F(Equality, LlamaWithGroupedQueries) {
-  expect_equal_in_float64({.recipe = "base/tiny_decoder_clm",
-                           .tp = has_ranks_for(2) ? 2 : 1,
-                           .more = {"model.architecture.family=llama", "model.architecture.kv_heads=2",
-                                    "model.architecture.dropout=0"}});
+  expect_equal_in_float64(
+      {.recipe = "base/tiny_decoder_clm",
+       .tp = has_ranks_for(2) ? 2 : 1,
+       .more = {"model.architecture.family=llama", "model.architecture.kv_heads=2", "model.architecture.dropout=0"}});
 }
 
 TEST_F(Equality, TensorParallelAloneAndWithDataParallel) {
-  if (!has_ranks_for(2)) return expect_equal_in_float64({.recipe = "base/tiny_decoder_clm", .zero = 1});   // 3 ranks: no tp=2
+  if (!has_ranks_for(2))
+    return expect_equal_in_float64({.recipe = "base/tiny_decoder_clm", .zero = 1});  // 3 ranks: no tp=2
   for (int zero : {0, 3}) {
     SCOPED_TRACE("ZeRO-" + std::to_string(zero));
     expect_equal_in_float64({.recipe = "base/tiny_decoder_clm", .zero = zero, .tp = 2});
@@ -88,7 +89,8 @@ TEST_F(Equality, Float32LossesStayTogether) {
 }
 
 TEST_F(Equality, Float32GradientsAndOneStepOfDescent) {
-  // Without momentum and decay, at a fixed rate of 0.1: neither a common factor on gradients nor a small rate hides a mistake.
+  // Without momentum and decay, at a fixed rate of 0.1: neither a common factor on gradients nor a small rate hides a
+  // mistake.
   std::vector<std::string> more{"optimizer.learning_rate=0.1", "clip_norm=0"};
   for (const char* name : {"base/tiny_decoder_clm", "base/tiny_encoder_mlm"}) {
     for (int zero : {1, 3}) {
@@ -115,8 +117,9 @@ TEST_F(Equality, Float32GradientsAndOneStepOfDescent) {
 
 TEST_F(Equality, BytesSentAreThoseOfThePlan) {
   int ranks = testing::session().world().size();
-  for (const Case& c : {Case{"base/tiny_decoder_clm", 0}, Case{"base/tiny_decoder_clm", 1}, Case{"base/tiny_decoder_clm", 2},
-                        Case{"base/tiny_decoder_clm", 3}, Case{"base/tiny_decoder_clm", 3, has_ranks_for(2) ? 2 : 1}}) {
+  for (const Case& c :
+       {Case{"base/tiny_decoder_clm", 0}, Case{"base/tiny_decoder_clm", 1}, Case{"base/tiny_decoder_clm", 2},
+        Case{"base/tiny_decoder_clm", 3}, Case{"base/tiny_decoder_clm", 3, has_ranks_for(2) ? 2 : 1}}) {
     SCOPED_TRACE(fmt::format("ZeRO-{} tp={}", c.zero, c.tp));
     Recipe recipe = recipe_of(c, "FP32");
     Plan plan = plan_of(recipe, ranks);

@@ -1,5 +1,5 @@
-// Training over every exchange on real ranks: it learns as it does with exact sums, counts its bytes, and goes on from a
-// checkpoint.
+// Training over every exchange on real ranks: it learns as it does with exact sums, counts its bytes, and goes on from
+// a checkpoint.
 #include <cmath>
 
 #include <ATen/ATen.h>
@@ -23,18 +23,21 @@ const Group& world() { return testing::session().world(); }
 /// The tiny decoder, where matrices of width 64 leave something to compress.
 Recipe recipe_of(const std::string& exchange, const std::vector<std::string>& more = {}) {
   Recipe recipe = testing::tiny_recipe("base/tiny_decoder_clm", more);
-  if (!exchange.empty()) *recipe.mutable_exchange() = parse_recipe("exchange { [echelon/" + exchange + " }", "test").exchange();
+  if (!exchange.empty())
+    *recipe.mutable_exchange() = parse_recipe("exchange { [echelon/" + exchange + " }", "test").exchange();
   return recipe;
 }
 
 /// The tiny decoder under 1-bit Adam with a warm-up of two steps.
 Recipe one_bit_adam(const std::vector<std::string>& more = {}) {
   Recipe recipe = recipe_of("", more);
-  *recipe.mutable_optimizer() = parse_recipe("optimizer { [echelon/OneBitAdam] { warmup_steps: 2 } }", "test").optimizer();
+  *recipe.mutable_optimizer() =
+      parse_recipe("optimizer { [echelon/OneBitAdam] { warmup_steps: 2 } }", "test").optimizer();
   return recipe;
 }
 
-const std::vector<std::string> kLossy{"Exact] { wire: BF16 }", "Int8] {}", "Sign] { exact_steps: 0 }", "TopK] { fraction: 0.1 exact_steps: 0 }", "PowerSgd] { exact_steps: 0 }"};
+const std::vector<std::string> kLossy{"Exact] { wire: BF16 }", "Int8] {}", "Sign] { exact_steps: 0 }",
+                                      "TopK] { fraction: 0.1 exact_steps: 0 }", "PowerSgd] { exact_steps: 0 }"};
 
 std::vector<double> losses_of(const Recipe& recipe, int64_t steps, std::vector<double>* norms = nullptr) {
   Mesh mesh(world(), {.tp = recipe.mesh().tp()});
@@ -65,7 +68,8 @@ std::vector<std::pair<int, int>> layouts() {
 TEST(ExchangeOnRanks, AtFullSizeTakesTheStepsOfExactSums) {
   for (auto [zero, tp] : layouts()) {
     std::vector<double> exact = losses_of(recipe_of("", layout(zero, tp)), 5);
-    for (const char* exchange : {"TopK] { fraction: 1 exact_steps: 0 }", "PowerSgd] { rank: 1000 minimum_saving: 0 exact_steps: 0 }"}) {
+    for (const char* exchange :
+         {"TopK] { fraction: 1 exact_steps: 0 }", "PowerSgd] { rank: 1000 minimum_saving: 0 exact_steps: 0 }"}) {
       SCOPED_TRACE(fmt::format("{} ZeRO-{} tp={}", exchange, zero, tp));
       std::vector<double> losses = losses_of(recipe_of(exchange, layout(zero, tp)), 5);
       for (size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], exact[i], 1e-4 * exact[i]) << "step " << i + 1;
@@ -93,7 +97,8 @@ TEST(ExchangeOnRanks, LearnsAsExactSumsDo) {
     for (const std::string& exchange : kLossy) {
       std::vector<double> losses = losses_of(recipe_of(exchange, {precision, "clip_norm=0.5"}), 20);
       double learnt = losses.front() - losses.back(), expected = exact.front() - exact.back();
-      EXPECT_GT(learnt, 0.5 * expected) << exchange << " " << precision << ": " << losses.front() << " to " << losses.back();
+      EXPECT_GT(learnt, 0.5 * expected) << exchange << " " << precision << ": " << losses.front() << " to "
+                                        << losses.back();
     }
   }
 }
@@ -105,14 +110,16 @@ TEST(ExchangeOnRanks, SendsTheBytesOfThePlan) {
       Recipe recipe = recipe_of(exchange, layout(zero, tp));
       Mesh mesh(world(), {.tp = tp});
       Trainer trainer(recipe, mesh);
-      EXPECT_EQ(trainer.step(1).bytes_sent[static_cast<int>(Purpose::gradients)], plan_of(recipe, world().size()).sent_gradients);
+      EXPECT_EQ(trainer.step(1).bytes_sent[static_cast<int>(Purpose::gradients)],
+                plan_of(recipe, world().size()).sent_gradients);
     }
   }
 }
 
 TEST(ExchangeOnRanks, SumsExactlyInItsFirstSteps) {
   if (world().size() == 1) return;
-  for (const char* exchange : {"Sign] { exact_steps: 2 }", "TopK] { fraction: 0.1 exact_steps: 2 }", "PowerSgd] { exact_steps: 2 }"}) {
+  for (const char* exchange :
+       {"Sign] { exact_steps: 2 }", "TopK] { fraction: 0.1 exact_steps: 2 }", "PowerSgd] { exact_steps: 2 }"}) {
     SCOPED_TRACE(exchange);
     std::vector<std::string> more = layout(2, tp_beside_dp());
     std::vector<double> exact = losses_of(recipe_of("", more), 4);
@@ -121,7 +128,8 @@ TEST(ExchangeOnRanks, SumsExactlyInItsFirstSteps) {
     for (int64_t step = 1; step <= 4; ++step) {
       Report report = trainer.step(step);
       int64_t sent = report.bytes_sent[static_cast<int>(Purpose::gradients)];
-      EXPECT_EQ(sent, plan_of(recipe_of(step <= 2 ? "" : exchange, more), world().size()).sent_gradients) << "step " << step;
+      EXPECT_EQ(sent, plan_of(recipe_of(step <= 2 ? "" : exchange, more), world().size()).sent_gradients)
+          << "step " << step;
       if (step <= 3) EXPECT_EQ(report.loss, exact[step - 1]) << "step " << step;
       if (step == 4) EXPECT_NE(report.loss, exact[3]);
     }
@@ -136,7 +144,8 @@ std::map<std::string, at::Tensor> summed(Trainer& trainer, const std::string& wh
     for (const Parameter* parameter : owned.shard->parameters()) {
       at::Tensor sum = at::zeros(parameter->layout().sizes, at::kDouble), part = sum;
       const Slice& local = parameter->local();
-      for (size_t dim = 0; dim < local.sizes.size(); ++dim) part = part.narrow(static_cast<int64_t>(dim), local.offsets[dim], local.sizes[dim]);
+      for (size_t dim = 0; dim < local.sizes.size(); ++dim)
+        part = part.narrow(static_cast<int64_t>(dim), local.offsets[dim], local.sizes[dim]);
       part.copy_(flat.narrow(0, parameter->offset(), local.elements()).view(local.sizes));
       trainer.mesh().world().all_reduce(sum, {.name = what}).wait();
       sums[parameter->name()] = sum;
@@ -160,7 +169,8 @@ void load(Trainer& trainer, const std::string& folder) {
 }
 
 TEST(ExchangeOnRanks, GoesOnWithTheSameBitsOnTheSameRanks) {
-  for (const char* exchange : {"Sign] { exact_steps: 0 }", "TopK] { fraction: 0.1 exact_steps: 0 }", "PowerSgd] { exact_steps: 0 }", ""}) {
+  for (const char* exchange :
+       {"Sign] { exact_steps: 0 }", "TopK] { fraction: 0.1 exact_steps: 0 }", "PowerSgd] { exact_steps: 0 }", ""}) {
     SCOPED_TRACE(*exchange ? exchange : "OneBitAdam");
     std::vector<std::string> more = layout(3, tp_beside_dp());
     Recipe recipe = *exchange ? recipe_of(exchange, more) : one_bit_adam(more);
@@ -186,7 +196,8 @@ TEST(ExchangeOnRanks, KeepsTheSumOfResidualsOnAnyOtherLayout) {
   std::string folder = save(trainer, "other", 3);
   Session alone = Session::alone();
   Group half = world().split(world().rank() % 2, world().rank(), "half");
-  std::vector<std::tuple<const Group*, int, int>> others{{&alone.world(), 0, 1}, {&half, 3, 1}, {&half, 1, half.size()}, {&world(), 0, 1}};
+  std::vector<std::tuple<const Group*, int, int>> others{
+      {&alone.world(), 0, 1}, {&half, 3, 1}, {&half, 1, half.size()}, {&world(), 0, 1}};
   for (auto [group, zero, other_tp] : others) {
     SCOPED_TRACE(fmt::format("{} ranks ZeRO-{} tp={}", group->size(), zero, other_tp));
     Mesh other_mesh(*group, {.tp = other_tp});

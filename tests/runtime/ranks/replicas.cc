@@ -1,5 +1,5 @@
-// Replicas of the sharded state: summed over at every step they take the step of one rank, and under DiLoCo they train apart
-// and meet.
+// Replicas of the sharded state: summed over at every step they take the step of one rank, and under DiLoCo they train
+// apart and meet.
 #include <cmath>
 
 #include <ATen/ATen.h>
@@ -38,17 +38,20 @@ std::vector<Case> layouts() {
 
 /// The tiny decoder on two replicas.
 Recipe recipe_of(const Case& c, const std::string& exchange = "") {
-  std::vector<std::string> more{"mesh.replicas=2", "precision=FP64", "sharding.zero=" + std::to_string(c.zero), "mesh.tp=" + std::to_string(c.tp)};
+  std::vector<std::string> more{"mesh.replicas=2", "precision=FP64", "sharding.zero=" + std::to_string(c.zero),
+                                "mesh.tp=" + std::to_string(c.tp)};
   more.insert(more.end(), c.more.begin(), c.more.end());
   Recipe recipe = testing::tiny_recipe("base/tiny_decoder_clm", more);
-  if (!exchange.empty()) *recipe.mutable_exchange() = parse_recipe("exchange { [echelon/" + exchange + " }", "test").exchange();
+  if (!exchange.empty())
+    *recipe.mutable_exchange() = parse_recipe("exchange { [echelon/" + exchange + " }", "test").exchange();
   return recipe;
 }
 
 MeshShape shape_of(const Recipe& recipe) { return {.tp = recipe.mesh().tp(), .replicas = recipe.mesh().replicas()}; }
 
 struct Training {
-  explicit Training(const Recipe& recipe, const Group& group = world()) : mesh(group, shape_of(recipe)), trainer(recipe, mesh) {}
+  explicit Training(const Recipe& recipe, const Group& group = world())
+      : mesh(group, shape_of(recipe)), trainer(recipe, mesh) {}
   Report step_to(int64_t last) {
     Report report;
     while (done < last) report = trainer.step(++done);
@@ -174,7 +177,8 @@ TEST(Replicas, RefuseWhatCannotBe) {
   Recipe three = recipe_of({.more = {"mesh.replicas=3"}});
   EXPECT_NE(refusal_of(three).find("does not divide the data parallel ranks"), std::string::npos) << refusal_of(three);
   Recipe one = recipe_of({.more = {"mesh.replicas=1"}}, "DiLoCo] {}");
-  EXPECT_NE(refusal_of(one).find("DiLoCo trains replicas apart, and there is one"), std::string::npos) << refusal_of(one);
+  EXPECT_NE(refusal_of(one).find("DiLoCo trains replicas apart, and there is one"), std::string::npos)
+      << refusal_of(one);
   Recipe top_k = recipe_of({}, "DiLoCo] { exchange { [echelon/TopK] {} } }");
   EXPECT_NE(refusal_of(top_k).find("it sends gradients only"), std::string::npos) << refusal_of(top_k);
   Recipe nodes = recipe_of({}, "DiLoCo] { exchange { [echelon/PowerSgd] { between_nodes_only: true } } }");
@@ -245,7 +249,7 @@ TEST(DiLoCo, ReplicasAreTheSameBitsWhenTheyHaveMet) {
                            fmt::format("DiLoCo] {{ inner_steps: 3 {} }}", outer)));
     for (int64_t step = 1; step <= 5; ++step) {
       run.step_to(step);
-      bool met = step == 3 || step == 5;   // the last step of a run is a meeting
+      bool met = step == 3 || step == 5;  // the last step of a run is a meeting
       EXPECT_EQ(distance(run.masters(), run.mean_masters()) == 0, met) << "step " << step << " " << outer;
     }
   }
@@ -253,7 +257,8 @@ TEST(DiLoCo, ReplicasAreTheSameBitsWhenTheyHaveMet) {
 
 TEST(DiLoCo, InEightBitsStaysNearTheExactOuterStep) {
   Training exact(recipe_of({}, "DiLoCo] { inner_steps: 2 outer_learning_rate: 1 outer_momentum: 0 }"));
-  Training int8(recipe_of({}, "DiLoCo] { inner_steps: 2 outer_learning_rate: 1 outer_momentum: 0 exchange { [echelon/Int8] {} } }"));
+  Training int8(recipe_of(
+      {}, "DiLoCo] { inner_steps: 2 outer_learning_rate: 1 outer_momentum: 0 exchange { [echelon/Int8] {} } }"));
   NamedTensors start = exact.masters();
   exact.step_to(2);
   int8.step_to(2);

@@ -1,4 +1,5 @@
-// Bytes of state per parameter and rank, counted where memory is handed out: LibTorch's allocator and the shared windows.
+// Bytes of state per parameter and rank, counted where memory is handed out: LibTorch's allocator and the shared
+// windows.
 #include <atomic>
 #include <fstream>
 #include <sstream>
@@ -57,8 +58,15 @@ int64_t window_bytes() {
 
 Architecture architecture() {
   // Odd sizes, and large enough that alignment is small beside them.
-  return {.vocabulary = 3001, .width = 260, .layers = 2, .heads = 4, .kv_heads = 4, .head_width = 65, .feed_forward = 1021,
-          .max_positions = 127, .norm_epsilon = 1e-5};
+  return {.vocabulary = 3001,
+          .width = 260,
+          .layers = 2,
+          .heads = 4,
+          .kv_heads = 4,
+          .head_width = 65,
+          .feed_forward = 1021,
+          .max_positions = 127,
+          .norm_epsilon = 1e-5};
 }
 
 double counted_bytes_per_parameter(const Mesh& mesh, ZeroOptions options) {
@@ -90,7 +98,8 @@ TEST(StateBytes, AreThoseOfTheFormulaAtEveryStage) {
   for (int stage = 0; stage <= 3; ++stage) {
     SCOPED_TRACE("ZeRO-" + std::to_string(stage));
     EXPECT_NEAR(counted_bytes_per_parameter(mesh, {.stage = stage}), float32[stage], 0.02 * float32[stage]);
-    EXPECT_NEAR(counted_bytes_per_parameter(mesh, {.stage = stage, .values = at::kBFloat16}), bfloat16[stage], 0.02 * bfloat16[stage]);
+    EXPECT_NEAR(counted_bytes_per_parameter(mesh, {.stage = stage, .values = at::kBFloat16}), bfloat16[stage],
+                0.02 * bfloat16[stage]);
   }
 }
 

@@ -15,7 +15,7 @@ using NamedTensors = std::map<std::string, at::Tensor>;
 
 struct Trace {
   std::vector<double> losses, norms;
-  NamedTensors weights, gradients;   ///< gradients of the last step
+  NamedTensors weights, gradients;  ///< gradients of the last step
 };
 
 /// Whole tensors on every rank. Collective.
@@ -23,7 +23,8 @@ NamedTensors whole(Trainer& trainer, const std::function<at::Tensor(FlatShard&)>
 /// Collective over `world`.
 Trace train(const Recipe& recipe, const Group& world, MeshShape shape, int64_t steps);
 
-/// Part A of the equality of layouts: float64 decides, for every optimizer. Trains on one rank and on all of the session's.
+/// Part A of the equality of layouts: float64 decides, for every optimizer. Trains on one rank and on all of the
+/// session's.
 void expect_equal_in_float64(Recipe recipe, int64_t steps);
 
 /// Whether the session's ranks can be shared out by `tp`.
