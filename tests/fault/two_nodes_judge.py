@@ -17,6 +17,11 @@ LOSSLESS = {
     "exact": (),
     "top-k, all": ("exchange=[echelon/TopK] { fraction: 1 between_nodes_only: true exact_steps: 0 }",),
 }
+LAYOUTS = {
+    "ZeRO-3": ("sharding.zero=3",),
+    "tp of 2": ("sharding.zero=1", "mesh.tp=2"),
+    "two replicas": ("sharding.zero=3", "mesh.replicas=2"),
+}
 # exchange: (recipe field, largest last loss above exact, relative; most bytes on the link as a share of exact's, of which two exact
 # steps of 24 and the talk of start and end are 0.1)
 LOSSY = {
@@ -43,28 +48,36 @@ class Judge:
     def train(self, name: str, *more: str) -> tuple[dict[int, float], int]:
         """Losses, and bytes that went over the link."""
         run, before = self.work / name.replace(" ", "-"), link_bytes(self.nodes)
-        words = tiny_job.command(self.build, self.recipe, run, 2 * RANKS_PER_NODE, *SHAPE, *more)
+        words = tiny_job.command(self.build, self.recipe, run, 2 * RANKS_PER_NODE, *more)
         done = self.nodes.run(1, [*words, f"--hosts={self.nodes.hosts(RANKS_PER_NODE)}"], stdout=-3, stderr=-1, text=True)
         assert done.returncode == 0, f"{name}: {done.stderr}"
         return tiny_job.losses(run), link_bytes(self.nodes) - before
 
-    def one_node(self) -> dict[int, float]:
-        run = self.work / "one-node"
-        tiny_job.finish(self.build, self.recipe, run, 2 * RANKS_PER_NODE, *SHAPE)
+    def one_node(self, name: str, *more: str) -> dict[int, float]:
+        run = self.work / f"{name.replace(' ', '-')}-on-one-node"
+        tiny_job.finish(self.build, self.recipe, run, 2 * RANKS_PER_NODE, *more)
         return tiny_job.losses(run)
 
 
-def check(build: str, work: Path, nodes: TwoNodes) -> None:
-    judge = Judge(build, work, nodes)
-    expected, exact_bytes = judge.one_node(), 0
+def check_equal(name: str, losses: dict[int, float], expected: dict[int, float]) -> None:
+    worst = max(abs(losses[step] / loss - 1) for step, loss in expected.items())
+    print(f"{name}: losses within {worst:.1e} of one node's")
+    assert losses.keys() == expected.keys() and worst <= TOLERANCE
+
+
+def check_layouts(judge: Judge) -> None:
+    for name, fields in LAYOUTS.items():
+        check_equal(name, judge.train(name, *fields)[0], judge.one_node(name, *fields))
+
+
+def check_exchanges(judge: Judge) -> None:
+    expected, exact_bytes = judge.one_node("exact", *SHAPE), 0
     for name, fields in LOSSLESS.items():
-        losses, sent = judge.train(name, *fields)
-        worst = max(abs(losses[step] / loss - 1) for step, loss in expected.items())
-        print(f"{name}: {sent:,} bytes on the link, losses within {worst:.1e} of one node's")
-        assert worst <= TOLERANCE
+        losses, sent = judge.train(name, *SHAPE, *fields)
+        check_equal(f"{name}, {sent:,} bytes on the link", losses, expected)
         exact_bytes = exact_bytes or sent
     for name, (field, above, share) in LOSSY.items():
-        losses, sent = judge.train(name, field)
+        losses, sent = judge.train(name, *SHAPE, field)
         end = losses[tiny_job.STEPS] / expected[tiny_job.STEPS] - 1
         print(f"{name}: {sent:,} bytes on the link ({sent / exact_bytes:.2f} of exact), last loss {end:+.4f}")
         assert end <= above and sent <= share * exact_bytes
@@ -76,7 +89,9 @@ def main() -> int:
         print(f"not run: two nodes cannot be made here: {missing}")
         return NOT_RUN
     with tempfile.TemporaryDirectory(prefix="echelon-two-nodes-") as work, TwoNodes() as nodes:
-        check(sys.argv[1], Path(work), nodes)
+        judge = Judge(sys.argv[1], Path(work), nodes)
+        check_layouts(judge)
+        check_exchanges(judge)
     return 0
 
 
