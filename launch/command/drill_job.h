@@ -18,6 +18,7 @@ class DrillJob {
 
   const std::string& folder() const { return folder_; }
   void start();
+  bool is_running() { return !child_->ended(); }
   /// Waits until the run's metrics hold `step`. Errors: Error::recipe when the run ends before.
   void wait_for_step(int64_t step);
   /// The last step in the run's metrics; 0: none.

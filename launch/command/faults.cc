@@ -69,6 +69,9 @@ int start_a_second_job(DrillJob& job, std::mt19937_64&) {
   std::vector<std::string> words = command_line_of(job.launcher_pid());
   Child second = Child::start({.arguments = words, .capture_stderr = true});
   while (!second.ended()) second.read_output(10);
+  if (second.ended()->exit_code == 0 && !job.is_running())
+    throw Error::recipe("steps", "the run was over before the second job had started")
+        .remedy("give the recipe more steps");
   expect("the second job", second.ended()->exit_code, kFolderInUse, job);
   return job.finish();
 }
