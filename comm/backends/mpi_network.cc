@@ -12,8 +12,6 @@ namespace echelon {
 
 namespace {
 
-constexpr int64_t kChunkBytes = 16 << 20;  // bounds the copies that are made on the way, and stays far below MPI's int
-constexpr int64_t kSmallBytes = 4 << 10;   // below, every rank sends everything to all: one exchange instead of two
 constexpr int kSignatureTag = 1;
 
 using Buffer = std::unique_ptr<std::byte[]>;

@@ -30,6 +30,9 @@ class MpiNetwork : public Backend {
   Work barrier(const Collective& collective) override;
 
  protected:
+  static constexpr int64_t kChunkBytes = 16 << 20;  ///< bounds the copies on the way, and stays far below MPI's int
+  static constexpr int64_t kSmallBytes = 4 << 10;   ///< below, one more exchange costs more than sending all to all
+
   /// In checked mode compares all signatures: rank 0 collects them, which shows who is missing, and hands them out.
   void meet(const Collective& collective);
 

@@ -8,9 +8,6 @@ namespace echelon {
 
 namespace {
 
-constexpr int64_t kChunkBytes = 16 << 20;  // bounds the copies that are made on the way
-constexpr int64_t kSmallBytes = 4 << 10;   // below, meeting once more costs more than sending all of it
-
 /// A part of a collective, as the backends below are to compare and record it.
 Collective part_of(const Collective& whole, Op op, const at::Tensor& larger, bool accumulate = false) {
   Collective part = whole;
@@ -23,10 +20,12 @@ Collective part_of(const Collective& whole, Op op, const at::Tensor& larger, boo
 
 bool is_narrow(at::ScalarType dtype) { return dtype == at::kBFloat16 || dtype == at::kHalf; }
 
-/// Calls `take(begin, length)` for pieces of `elements`, of which `copies` are held at a time.
+/// Calls `take(begin, length)` for pieces of `elements` that have at most `piece_bytes` in all their `copies`. What it
+/// copies is data, and nothing that gradients flow through.
 template <class Take>
-void in_pieces(int64_t elements, int64_t copies, int64_t element_bytes, const Take& take) {
-  int64_t most = std::max<int64_t>(1, kChunkBytes / (copies * element_bytes));
+void in_pieces(int64_t elements, int64_t copies, int64_t element_bytes, int64_t piece_bytes, const Take& take) {
+  c10::AutoGradMode no_gradients(false);
+  int64_t most = std::max<int64_t>(1, piece_bytes / (copies * element_bytes));
   for (int64_t begin = 0; begin < elements; begin += most) take(begin, std::min(most, elements - begin));
 }
 
@@ -54,7 +53,7 @@ Work MpiNodes::all_reduce(const Collective& collective, at::Tensor& tensor) {
   meet(collective);
   at::Tensor flat = tensor.view(-1);
   auto wide = is_narrow(collective.dtype) ? at::kFloat : collective.dtype;
-  in_pieces(flat.numel(), 1, static_cast<int64_t>(c10::elementSize(wide)), [&](int64_t begin, int64_t length) {
+  in_pieces(flat.numel(), 1, static_cast<int64_t>(c10::elementSize(wide)), kChunkBytes, [&](int64_t begin, int64_t length) {
     int64_t padded = (length + node_->size() - 1) / node_->size() * node_->size();
     at::Tensor piece = at::zeros({padded}, flat.options().dtype(wide));
     piece.narrow(0, 0, length).copy_(flat.narrow(0, begin, length));
@@ -68,7 +67,7 @@ Work MpiNodes::all_gather(const Collective& collective, const at::Tensor& shard,
   meet(collective);
   int64_t nodes = across_->size(), ranks = node_->size(), n = shard.numel();
   at::Tensor from = shard.view(-1), to = full.view({nodes, ranks, n});
-  in_pieces(n, nodes * ranks, static_cast<int64_t>(full.element_size()), [&](int64_t begin, int64_t length) {
+  in_pieces(n, nodes * ranks, static_cast<int64_t>(full.element_size()), kChunkBytes, [&](int64_t begin, int64_t length) {
     at::Tensor column = at::empty({nodes, length}, full.options()),
                all = at::empty({ranks, nodes, length}, full.options());
     across_->all_gather(part_of(collective, Op::all_gather, column), from.narrow(0, begin, length), column).wait();
@@ -83,7 +82,7 @@ Work MpiNodes::reduce_scatter(const Collective& collective, const at::Tensor& fu
   int64_t nodes = across_->size(), ranks = node_->size(), n = shard.numel();
   at::Tensor from = full.view({nodes, ranks, n}), to = shard.view(-1);
   auto wide = is_narrow(collective.dtype) ? at::kFloat : collective.dtype;
-  in_pieces(n, nodes * ranks, static_cast<int64_t>(c10::elementSize(wide)), [&](int64_t begin, int64_t length) {
+  in_pieces(n, nodes * ranks, static_cast<int64_t>(c10::elementSize(wide)), kChunkBytes, [&](int64_t begin, int64_t length) {
     at::Tensor columns = from.narrow(2, begin, length).transpose(0, 1).to(wide).contiguous();
     at::Tensor column = at::empty({nodes, length}, columns.options());
     node_->reduce_scatter(part_of(collective, Op::reduce_scatter, columns), columns, column).wait();

@@ -18,6 +18,7 @@ namespace {
 
 constexpr double kPatienceSeconds = 600;  // without a new step
 constexpr int kLookMilliseconds = 5;
+constexpr std::streamoff kTailBytes = 64 << 10;  // of the metrics: the last step stands well within
 
 /// What the launcher says of a fault, or of a wish to stop.
 bool is_notice(const std::string& line) {
@@ -44,10 +45,12 @@ void DrillJob::start() {
 }
 
 int64_t DrillJob::last_step() const {
-  std::ifstream file(join_path(folder_, "metrics.jsonl"));
+  std::ifstream file(join_path(folder_, "metrics.jsonl"), std::ios::ate);
+  std::streamoff end = file.tellg();
+  file.seekg(std::max<std::streamoff>(0, end - kTailBytes));
   int64_t last = 0;
   for (std::string line; std::getline(file, line);) {
-    // The file may be read while a line is written.
+    // The file may be read while a line is written, and the first one here may lack its beginning.
     Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (json.is_object() && json.contains("loss") && json.contains("step")) last = json["step"].get<int64_t>();
   }

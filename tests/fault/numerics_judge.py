@@ -5,8 +5,6 @@ usage: numerics_judge.py BUILD
 """
 
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import tiny_job
@@ -45,19 +43,15 @@ def last_line(build: str, recipe: Path, run: Path, ranks: int, more: tuple[str, 
     return result.stderr.strip().splitlines()[-1]
 
 
-def main() -> int:
-    build = sys.argv[1]
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        base = tiny_job.write_recipe(work).read_text()
-        for tensor in ("transformer.h.0.ln_1.weight", "transformer.h.0.mlp.c_proj.bias"):
-            recipe = recipe_of(work, base, poisoned_model(work, tensor))
-            said = [last_line(build, recipe, work / f"{tensor}-{index}", ranks, more) for index, (ranks, more) in enumerate(LAYOUTS)]
-            assert len(set(said)) == 1, said
-            assert said[0].startswith("echelon: numerics: step 1: "), said[0]
-            print(f"NaN in {tensor}, {len(said)} layouts: {said[0]}")
-    return 0
+def main(build: str, recipe: Path, work: Path) -> None:
+    base = recipe.read_text()
+    for tensor in ("transformer.h.0.ln_1.weight", "transformer.h.0.mlp.c_proj.bias"):
+        poisoned = recipe_of(work, base, poisoned_model(work, tensor))
+        said = [last_line(build, poisoned, work / f"{tensor}-{index}", ranks, more) for index, (ranks, more) in enumerate(LAYOUTS)]
+        assert len(set(said)) == 1, said
+        assert said[0].startswith("echelon: numerics: step 1: "), said[0]
+        print(f"NaN in {tensor}, {len(said)} layouts: {said[0]}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tiny_job.judge(main)

@@ -4,8 +4,6 @@ usage: reshard_judge.py BUILD
 """
 
 import shutil
-import sys
-import tempfile
 from pathlib import Path
 
 import tiny_job
@@ -51,15 +49,10 @@ def check_readers(work) -> None:
     print("torch.distributed.checkpoint reads the checkpoint, TensorBoard the events")
 
 
-def main() -> int:
-    build = sys.argv[1]
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        recipe = tiny_job.write_recipe(work)
-        check_layouts(build, work, recipe)
-        check_readers(work)
-    return 0
+def main(build: str, recipe: Path, work: Path) -> None:
+    check_layouts(build, work, recipe)
+    check_readers(work)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tiny_job.judge(main)

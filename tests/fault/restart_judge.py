@@ -8,8 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -106,18 +104,13 @@ def check_dead_launcher(build: str, recipe: Path, work: Path, whole: Path) -> No
     print(f"launcher killed: ranks and their {len(files)} files in shared memory gone after {seconds:.1f} s, the same command went on")
 
 
-def main() -> int:
-    build = sys.argv[1]
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        recipe = tiny_job.write_recipe(work)
-        whole = work / "whole"
-        tiny_job.finish(build, recipe, whole, RANKS)
-        check_restart(build, recipe, work, whole)
-        check_give_up(build, recipe, work)
-        check_dead_launcher(build, recipe, work, whole)
-    return 0
+def main(build: str, recipe: Path, work: Path) -> None:
+    whole = work / "whole"
+    tiny_job.finish(build, recipe, whole, RANKS)
+    check_restart(build, recipe, work, whole)
+    check_give_up(build, recipe, work)
+    check_dead_launcher(build, recipe, work, whole)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tiny_job.judge(main)

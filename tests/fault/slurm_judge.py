@@ -5,6 +5,7 @@ Ends with 77 (not run) where Slurm or munge is not installed.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,8 +154,7 @@ def put_back(judge: Judge) -> None:
     job = submit(judge, run, "steps=1000000")
     wait_for("checkpoint", lambda: judge.newest_step(run) > 0)
     subprocess.run(["scancel", "--signal=USR1", job], env=judge.environment, check=True)
-    wait_for("requeue", lambda: "Restarts=1" in queue_state(judge, job))
-    assert "JobState=PENDING" in queue_state(judge, job), queue_state(judge, job)
+    wait_for("requeue", lambda: re.search(r"JobState=PENDING .*Restarts=1 ", queue_state(judge, job), re.DOTALL))
     assert judge.newest_step(run) == tiny_job.metrics(run)[-1]["step"], "the last step is not saved"
     subprocess.run(["scancel", job], env=judge.environment, check=True)
     print(f"SIGUSR1 of job {job}: step {judge.newest_step(run)} saved, back in the queue")

@@ -10,8 +10,6 @@ import pty
 import re
 import select
 import subprocess
-import sys
-import tempfile
 import termios
 import time
 from pathlib import Path
@@ -131,15 +129,10 @@ def check_first_step(build: str, recipe: Path, work: Path) -> None:
     assert min(seconds) <= FIRST_STEP_SECONDS
 
 
-def main() -> int:
-    build = sys.argv[1]
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        recipe = tiny_job.write_recipe(work)
-        check_stop(build, recipe, work)
-        check_first_step(build, recipe, work)
-    return 0
+def main(build: str, recipe: Path, work: Path) -> None:
+    check_stop(build, recipe, work)
+    check_first_step(build, recipe, work)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tiny_job.judge(main)

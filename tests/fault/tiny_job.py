@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy
@@ -110,3 +112,10 @@ def is_held(run: Path) -> bool:
 def is_whole(build: str, path: Path) -> bool:
     result = subprocess.run([f"{build}/bin/echelon", "inspect", str(path), "--verify"], capture_output=True, env=os.environ)
     return result.returncode == 0
+
+
+def judge(checks) -> None:
+    """Calls `checks(build, recipe, work)` with the build named on the command line, in a folder that goes away with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        checks(sys.argv[1], write_recipe(work), work)
