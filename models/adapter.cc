@@ -22,7 +22,8 @@ std::vector<TargetModule> all_modules(Model& model, const Family& family) {
     TensorPlace place = form.places(ours + ".weight").front();
     std::string name = place.name.substr(0, place.name.rfind('.'));
     if (modules.empty() || modules.back().name != name) {
-      modules.push_back({.name = name, .transposed = place.transposed, .embedding = embedding});
+      modules.push_back(
+          {.name = name, .transposed = place.transposed, .is_head = ours == "head", .embedding = embedding});
     }
     if (linear) modules.back().linears.push_back(linear);
   };
@@ -101,7 +102,7 @@ std::vector<TargetModule> target_modules(Model& model, const Family& family, con
   if (!choice.pattern.empty()) pattern = compiled(choice.pattern);
   for (TargetModule& module : modules) {
     bool named = matches_any(module.name, choice.targets) || (pattern && std::regex_match(module.name, *pattern)) ||
-                 (all_linear && !module.embedding);
+                 (all_linear && !module.embedding && !module.is_head);
     bool in_layers = choice.layers.empty() ||
                      std::find(choice.layers.begin(), choice.layers.end(), layer_of(module)) != choice.layers.end();
     if (named && in_layers && !matches_any(module.name, choice.excluded)) chosen.push_back(std::move(module));

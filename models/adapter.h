@@ -73,6 +73,7 @@ google::protobuf::Any packed(const google::protobuf::Message& options);
 struct TargetModule {
   std::string name;         ///< "transformer.h.0.attn.c_attn"
   bool transposed = false;  ///< its weight is stored [in, out]
+  bool is_head = false;     ///< over the vocabulary: "all-linear" leaves it out
   std::vector<Linear*> linears;
   Embedding* embedding = nullptr;
 

@@ -62,11 +62,15 @@ void Model::declare_head() {
     transform_.emplace(unit, "head.transform", a.width, a.width, plain);
     transform_norm_.emplace(unit, "head.norm", a);
   }
-  if (a.head) {
-    head_weight_ = a.tied ? &tokens_->weight()
-                          : &unit.add("head.weight", Layout::sharded({a.vocabulary, a.width}, 0, "tp"),
-                                      {.standard_deviation = a.initializer_range});
+  if (a.head && a.tied) {
+    head_weight_ = &tokens_->weight();
     if (a.head_bias) head_bias_ = &unit.add("head.bias", Layout::sharded({a.vocabulary}, 0, "tp"), {});
+  } else if (a.head) {
+    own_head_.emplace(
+        unit, "head", a.width, a.vocabulary,
+        Linear::Options{.bias = a.head_bias, .split = Split::column, .standard_deviation = a.initializer_range});
+    head_weight_ = &own_head_->weight();
+    head_bias_ = own_head_->bias();
   }
   if (unit.parameters().empty()) {
     weights_.units.pop_back();
@@ -83,6 +87,7 @@ std::vector<Linear*> Model::linears() {
   }
   if (transform_) all.push_back(&*transform_);
   if (pooler_) all.push_back(&*pooler_);
+  if (own_head_) all.push_back(&*own_head_);
   return all;
 }
 
@@ -198,6 +203,18 @@ at::Tensor Model::whole_logits(const at::Tensor& local, const Pass& pass) {
   return gather_rows(columns, architecture_.vocabulary, tp, "logits").t().contiguous();
 }
 
+at::Tensor Model::head_logits(const at::Tensor& input, const Pass& pass) const {
+  return own_head_ ? (*own_head_)(input, pass) : linear(input, *head_weight_, head_bias_);
+}
+
+at::Tensor Model::head_loss(const at::Tensor& input, const at::Tensor& labels, const Pass& pass) const {
+  const Group& tp = pass.mesh.tp();
+  // What an adapter adds to the logits needs them whole; else they are never more than a chunk.
+  if (own_head_ && own_head_->is_adapted())
+    return cross_entropy_sum(head_logits(input, pass), labels, first_of_vocabulary(), tp);
+  return head_cross_entropy_sum(input, *head_weight_, head_bias_, labels, first_of_vocabulary(), tp);
+}
+
 at::Tensor Model::loss_sum(const Batch& given, const Pass& pass) {
   Batch batch = with_extra_tokens(given, pass.extra_tokens);
   at::Tensor rows = gather_rows(enter_head(batch, pass), pass.rows(), pass.mesh.tp(), "head");
@@ -207,9 +224,7 @@ at::Tensor Model::loss_sum(const Batch& given, const Pass& pass) {
     rows = rows.index_select(0, chosen);
     labels = labels.index_select(0, chosen);
   }
-  at::Tensor loss = head_cross_entropy_sum(head_input(rows, pass), *head_weight_, head_bias_, labels,
-                                           first_of_vocabulary(), pass.mesh.tp());
-  return leave_head(loss);
+  return leave_head(head_loss(head_input(rows, pass), labels, pass));
 }
 
 Outputs Model::forward(const Batch& batch, const Pass& pass) {
@@ -218,8 +233,7 @@ Outputs Model::forward(const Batch& batch, const Pass& pass) {
       gather_rows(enter_head(with_extra_tokens(batch, pass.extra_tokens), pass), pass.rows(), pass.mesh.tp(), "head");
   Outputs outputs{.last_hidden_state = without_extra_tokens(rows, pass)};
   if (head_weight_)
-    outputs.logits =
-        without_extra_tokens(whole_logits(linear(head_input(rows, pass), *head_weight_, head_bias_), pass), pass);
+    outputs.logits = without_extra_tokens(whole_logits(head_logits(head_input(rows, pass), pass), pass), pass);
   if (pooler_) outputs.pooled = at::tanh((*pooler_)(outputs.last_hidden_state.select(1, 0).contiguous(), pass));
   leave_head(rows);
   return outputs;

@@ -93,6 +93,9 @@ class Model {
   at::Tensor whole_logits(const at::Tensor& local, const Pass& pass);
   bool head_is_tied() const { return architecture_.tied && architecture_.head; }
   bool head_keeps_embeddings() const { return head_is_tied() && !embeddings_->trained().empty(); }
+  /// This rank's logits [N, V / tp].
+  at::Tensor head_logits(const at::Tensor& input, const Pass& pass) const;
+  at::Tensor head_loss(const at::Tensor& input, const at::Tensor& labels, const Pass& pass) const;
   int64_t first_of_vocabulary() const { return head_weight_->local().offsets[0]; }
   void declare_embeddings();
   void declare_head();
@@ -107,11 +110,11 @@ class Model {
   std::vector<std::unique_ptr<Block>> blocks_;
   std::vector<const ExtraTokens*> extra_tokens_;
   int64_t extra_keys_ = 0;
-  std::optional<Linear> transform_, pooler_;
+  std::optional<Linear> transform_, pooler_, own_head_;  // the last where the head's matrix is not the embedding's
   Unit* embeddings_ = nullptr;
   Unit* head_ = nullptr;  // absent when it has no tensor of its own
   const Parameter* head_weight_ = nullptr;
-  Parameter* head_bias_ = nullptr;
+  const Parameter* head_bias_ = nullptr;
 };
 
 }  // namespace echelon

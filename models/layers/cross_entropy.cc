@@ -146,6 +146,20 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
   }
 };
 
+struct LogitsFunction : torch::autograd::Function<LogitsFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const at::Tensor& here,
+                            int64_t group_id, bool learns) {
+    at::Tensor own = logits.clone(at::MemoryFormat::Contiguous);
+    at::Tensor total = cross_entropies(own, here, *reinterpret_cast<const Group*>(group_id), learns).sum(at::kDouble);
+    if (learns) context->saved_data["gradient"] = own;
+    return logits.scalar_type() == at::kDouble ? total : total.to(at::kFloat);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    return {context->saved_data["gradient"].toTensor().mul_(gradients[0]), {}, {}, {}};
+  }
+};
+
 }  // namespace
 
 at::Tensor head_cross_entropy_sum(const at::Tensor& x, const Parameter& weight, const Parameter* bias,
@@ -153,6 +167,11 @@ at::Tensor head_cross_entropy_sum(const at::Tensor& x, const Parameter& weight, 
   bool learns = at::GradMode::is_enabled() && x.requires_grad();
   return HeadFunction::apply(x.contiguous(), reinterpret_cast<int64_t>(&weight), reinterpret_cast<int64_t>(bias),
                              targets - first, reinterpret_cast<int64_t>(&tp), learns);
+}
+
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets, int64_t first, const Group& tp) {
+  bool learns = at::GradMode::is_enabled() && logits.requires_grad();
+  return LogitsFunction::apply(logits, targets - first, reinterpret_cast<int64_t>(&tp), learns);
 }
 
 }  // namespace echelon

@@ -15,4 +15,7 @@ namespace echelon {
 at::Tensor head_cross_entropy_sum(const at::Tensor& x, const Parameter& weight, const Parameter* bias,
                                   const at::Tensor& targets, int64_t first, const Group& tp);
 
+/// The same of logits [N, V] or this rank's columns of them, which are kept for backward.
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets, int64_t first, const Group& tp);
+
 }  // namespace echelon

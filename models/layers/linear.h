@@ -42,6 +42,7 @@ class Linear {
   const Parameter* bias() const { return bias_; }
   /// `reparam` must outlive this.
   void attach(const Reparam& reparam) { reparams_.push_back(&reparam); }
+  bool is_adapted() const { return !reparams_.empty(); }
   void detach_all() { reparams_.clear(); }
 
  private:

@@ -47,6 +47,14 @@ def lora_on_embedding(tiny):
                            fan_in_fan_out=tiny.family == "gpt2")
 
 
+def lora_on_head(tiny):
+    """Where the head's matrix is its own."""
+    tied = tiny.bare or getattr(tiny.model.config, "tie_word_embeddings", False)
+    head = [] if tied else [{"bert": "decoder"}.get(tiny.family, "lm_head")]
+    return peft.LoraConfig(r=2, lora_alpha=3, use_dora=tiny.random.random() < 0.5, target_modules=[*head, MODULES[tiny.family][0]],
+                           fan_in_fan_out=tiny.family == "gpt2")
+
+
 def ia3(tiny):
     inputs = {"gpt2": "mlp.c_proj", "llama": "down_proj", "bert": "output.dense"}[tiny.family]
     targets = list({*tiny.random.sample(MODULES[tiny.family], 2), inputs})
@@ -62,6 +70,7 @@ METHODS = {
     "rslora": lambda tiny: lora(tiny, use_rslora=True),
     "dora": lambda tiny: lora(tiny, use_dora=True),
     "lora_embedding": lora_on_embedding,
+    "lora_on_head": lora_on_head,
     "lora_with_norms": lambda tiny: lora(tiny, modules_to_save=NORMS[tiny.family]),
     "lora_with_biases": lambda tiny: lora(tiny, bias="all"),
     "ia3": ia3,

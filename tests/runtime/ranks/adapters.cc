@@ -31,6 +31,11 @@ const std::vector<Case>& cases() {
   static const std::vector<Case> all = {
       {"Lora", "adapter { [echelon/Lora] { rank: 3 alpha: 6 dropout: 0.2 targets: [\"c_attn\", \"mlp.c_proj\"] } }"},
       {"LoraOnEmbedding", "adapter { [echelon/Lora] { rank: 3 rslora: true targets: [\"wte\", \"attn.c_proj\"] } }"},
+      {"LoraOnTheHead",
+       "model { architecture { tied: false } }"
+       "adapter { [echelon/Lora] { rank: 3 dropout: 0.1 targets: [\"lm_head\", \"c_attn\"] } }"},
+      {"DoraOnTheHead",
+       "model { architecture { tied: false } } adapter { [echelon/Lora] { rank: 2 dora: true targets: \"lm_head\" } }"},
       {"Dora", "adapter { [echelon/Lora] { rank: 3 dora: true dropout: 0.1 targets: [\"c_attn\", \"mlp.c_proj\"] } }"},
       {"Pissa", "adapter { [echelon/Lora] { rank: 3 init: PISSA targets: \"all-linear\" } }"},
       {"Olora", "adapter { [echelon/Lora] { rank: 3 init: OLORA dora: true targets: \"c_attn\" } }"},
@@ -103,7 +108,7 @@ TEST_P(Adapters, SendWhatThePlanSays) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Adapters, ::testing::Range<size_t>(0, 17),
+INSTANTIATE_TEST_SUITE_P(All, Adapters, ::testing::Range<size_t>(0, cases().size()),
                          [](const auto& info) { return cases()[info.param].name; });
 
 TEST(PartlyFrozen, ExportsTheBasesOwnBytesThoughItComputedInBfloat16) {
