@@ -14,14 +14,14 @@ namespace echelon {
 
 namespace {
 
-constexpr int64_t kMagic = 0x31474f5250434531;  // "1ECPROG1"
+constexpr int64_t kMagic = 0x32474f5250434531;  // "1ECPROG2"
 constexpr std::array<std::string_view, 7> kNames = {"start",    "input", "compute", "update",
                                                     "evaluate", "save",  "finish"};
 
 }  // namespace
 
 struct RankProgress::Page {
-  std::atomic<int64_t> magic, phase, step, beats;
+  std::atomic<int64_t> magic, phase, step, beats, first_step;
 };
 
 std::string_view name_of(Phase phase) { return kNames.at(static_cast<size_t>(phase)); }
@@ -50,6 +50,8 @@ RankProgress::~RankProgress() { ::munmap(page_, sizeof(Page)); }
 void RankProgress::enter(Phase phase, int64_t step) {
   page_->phase.store(static_cast<int64_t>(phase), std::memory_order_relaxed);
   page_->step.store(step, std::memory_order_relaxed);
+  if (page_->first_step.load(std::memory_order_relaxed) == 0)
+    page_->first_step.store(step, std::memory_order_relaxed);
   beat();
 }
 
@@ -59,10 +61,10 @@ void RankProgress::beat() {
 
 std::optional<ProgressState> read_progress(const std::string& path) {
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  int64_t words[4] = {};
+  int64_t words[5] = {};
   if (!file.is_open() || ::read(file.get(), words, sizeof words) != sizeof words || words[0] != kMagic) return {};
   if (words[1] < 0 || words[1] >= std::ssize(kNames)) return {};
-  return ProgressState{static_cast<Phase>(words[1]), words[2], words[3]};
+  return ProgressState{static_cast<Phase>(words[1]), words[2], words[3], words[4]};
 }
 
 }  // namespace echelon

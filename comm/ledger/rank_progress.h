@@ -17,6 +17,7 @@ struct ProgressState {
   Phase phase = Phase::start;
   int64_t step = 0;   ///< 0: before the first
   int64_t beats = 0;  ///< grows whenever the rank has come on
+  int64_t first_step = 0;  ///< since its start; 0: before it
 
   bool operator==(const ProgressState&) const = default;
 };

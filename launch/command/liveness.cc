@@ -84,8 +84,12 @@ std::optional<Hang> Liveness::look(double now, const std::vector<RankView>& rank
   if (blind) {
     progress_at_ = now;
     stopped_since_.clear();
-  } else {
-    learn(since_last, ranks);
+  }
+  // The first rank's steps stand for all: they take them together. Those before our first look were quick ones.
+  if (!ranks.empty()) {
+    const ProgressState& progress = ranks.front().progress;
+    if (last_.empty()) learn(0, {.step = progress.first_step}, progress);
+    if (!blind) learn(since_last, last_.front().progress, progress);
   }
   if (ranks != last_) progress_at_ = now;
   last_ = ranks;
@@ -112,14 +116,11 @@ std::optional<Hang> Liveness::find_stopped(double now, const std::vector<RankVie
   return {};
 }
 
-// The first rank's steps stand for all: they take them together.
-void Liveness::learn(double seconds, const std::vector<RankView>& ranks) {
-  if (ranks.empty()) return;
-  const ProgressState &before = last_.front().progress, &now = ranks.front().progress;
+void Liveness::learn(double seconds, const ProgressState& before, const ProgressState& now) {
   if (is_step(before.phase) && is_step(now.phase)) in_step_ += seconds;
   int64_t steps = now.step - before.step;
   if (steps <= 0) return;
-  for (int64_t i = std::max(before.step, kWarmUpSteps); i < now.step; ++i) {
+  for (int64_t i = std::max(before.step, now.first_step + kWarmUpSteps - 1); i < now.step; ++i) {
     step_seconds_.push_back(in_step_ / static_cast<double>(steps));
     if (step_seconds_.size() > kMostSteps) step_seconds_.pop_front();
   }

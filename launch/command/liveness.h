@@ -35,7 +35,7 @@ struct Hang {
 };
 
 /// A state machine without clock or processes of its own. The job hangs when no rank has come on for longer than its
-/// phase allows: max(9 s, 5 x the 99th percentile of a step) once some steps are learned, 600 s before; 600 s while
+/// phase allows: max(9 s, 5 x the 99th percentile of a step) once some steps are done, 600 s before; 600 s while
 /// evaluating (a batch) or saving; 1800 s while starting or finishing. A stopped process is named after 6 s in any
 /// phase.
 class Liveness {
@@ -47,7 +47,7 @@ class Liveness {
 
  private:
   std::optional<Hang> find_stopped(double now, const std::vector<RankView>& ranks);
-  void learn(double seconds, const std::vector<RankView>& ranks);
+  void learn(double seconds, const ProgressState& before, const ProgressState& now);
   Hang blame(double now, const std::vector<RankView>& ranks) const;
 
   std::vector<RankView> last_;

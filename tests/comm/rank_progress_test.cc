@@ -17,6 +17,7 @@ TEST(RankProgress, IsReadFromOutsideAndSurvivesTheRank) {
   pid_t rank = ::fork();
   if (rank == 0) {
     RankProgress progress(path);
+    progress.enter(Phase::input, 6);
     progress.enter(Phase::compute, 7);
     progress.beat();
     ::raise(SIGKILL);
@@ -26,7 +27,8 @@ TEST(RankProgress, IsReadFromOutsideAndSurvivesTheRank) {
   ASSERT_TRUE(state);
   EXPECT_EQ(state->phase, Phase::compute);
   EXPECT_EQ(state->step, 7);
-  EXPECT_EQ(state->beats, 2);
+  EXPECT_EQ(state->beats, 3);
+  EXPECT_EQ(state->first_step, 6);
 }
 
 TEST(RankProgress, OfAnythingElseIsNone) {
@@ -34,7 +36,7 @@ TEST(RankProgress, OfAnythingElseIsNone) {
   EXPECT_FALSE(read_progress(folder.at("missing")));
   write_file_atomically(folder.at("short"), "1ECPROG1");
   EXPECT_FALSE(read_progress(folder.at("short")));
-  write_file_atomically(folder.at("other"), std::string(32, 'x'));
+  write_file_atomically(folder.at("other"), std::string(64, 'x'));
   EXPECT_FALSE(read_progress(folder.at("other")));
 }
 

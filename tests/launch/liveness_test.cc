@@ -22,7 +22,10 @@ class Job {
   std::optional<Hang> run(double seconds) {
     return look(seconds, [this] {
       enter(Phase::compute);
-      for (RankView& view : views_) view.progress.step = static_cast<int64_t>(now_ / step_seconds_) + 1;
+      for (RankView& view : views_) {
+        view.progress.step = static_cast<int64_t>(now_ / step_seconds_) + 1;
+        if (view.progress.first_step == 0) view.progress.first_step = view.progress.step;
+      }
     });
   }
   std::optional<Hang> stand_still(double seconds) {
@@ -101,6 +104,22 @@ TEST(Liveness, ARankThatSpinsIsNamedWithinTenSecondsAndTheWaitingOnesAreNot) {
   EXPECT_LE(job.found_after(), 10);
   EXPECT_EQ(hang->rank, 1);
   EXPECT_TRUE(hang->what.starts_with("alive, not advancing in compute of step ")) << hang->what;
+}
+
+TEST(Liveness, StepsBeforeTheFirstLookCountAsDone) {
+  Job job(2);
+  for (int rank : {0, 1}) job.rank(rank).progress = {.phase = Phase::compute, .step = 47, .first_step = 40};
+  wait_in_collective(job.rank(0));
+  auto hang = job.stand_still(60);
+  ASSERT_TRUE(hang);
+  EXPECT_LE(job.found_after(), 10);
+  EXPECT_EQ(hang->rank, 1);
+}
+
+TEST(Liveness, TheFirstStepsMayTakeTheirTime) {
+  Job job(2);
+  for (int rank : {0, 1}) job.rank(rank).progress = {.phase = Phase::compute, .step = 41, .first_step = 40};
+  EXPECT_FALSE(job.stand_still(300));
 }
 
 TEST(Liveness, WhereEveryRankWaitsNoneIsBlamed) {
