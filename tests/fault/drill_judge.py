@@ -15,7 +15,7 @@ FAULTS = {"kill": "killed by signal 9", "crash": "killed by signal 11", "pause":
           "flip": "stopping"}
 # Nothing is repeated where nothing was lost; the others go on from the last checkpoint, three steps apart.
 REPEATED = {"kill": 3, "crash": 3, "pause": 0, "stop": 3, "request": 0, "launcher": 3, "second": 0, "flip": 60}
-# A second job takes half a second to start: the first must last longer, also on a fast machine.
+# The first job must outlast the start of the second, also on a fast machine.
 STEPS = {"second": 300}
 
 
