@@ -41,6 +41,7 @@ class RunInFolder {
   void check_recipe_of_folder() const;
   std::string start_of_other_run() const;
   std::string find_start();
+  int64_t skipped_before() const;
   void train(Trainer& trainer, Recorder& recorder);
   void take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver);
   bool evaluate_now(int64_t step) const;
@@ -92,6 +93,7 @@ int RunInFolder::run() {
     return std::string();
   });
   Recorder recorder(options_.folder, last_step_, trainer, options_.live_progress);
+  trainer.go_on_after_skipped(skipped_before());
   if (own) recorder.say(fmt::format("going on from {}", start));
   if (own && last_step_ >= recipe_.steps() && exists(path(result()))) {
     recorder.say(fmt::format("{} is finished: all {} steps are done", options_.folder, recipe_.steps()));
@@ -127,8 +129,8 @@ void RunInFolder::check_recipe_of_folder() const {
   if (field.empty()) return;
   throw Error::recipe(field, fmt::format("differs from the run in {}", options_.folder))
       .remedy(
-          "a resumed run may change steps, checkpoint, evaluate, mesh, sharding and batch.micro; else choose another "
-          "--out");
+          "a resumed run may change steps, checkpoint, evaluate, numerics, mesh, sharding and batch.micro; else choose "
+          "another --out");
 }
 
 std::string RunInFolder::start_of_other_run() const {
@@ -143,6 +145,12 @@ std::string RunInFolder::find_start() {
   return on_first_rank(mesh_.world(), "checkpoint to start from",
                        [&] { return own ? std::string() : start_of_other_run(); }) +
          (own ? newest_whole_step(store_, mesh_.world(), options_.before_step) : "");
+}
+
+int64_t RunInFolder::skipped_before() const {
+  // Metrics are durable before the checkpoint of their step, and end with it: no checkpoint needs to hold the number.
+  return std::stoll(on_first_rank(mesh_.world(), "steps that were left out",
+                                  [&] { return std::to_string(skipped_at_end(path("metrics.jsonl"))); }));
 }
 
 void RunInFolder::train(Trainer& trainer, Recorder& recorder) {

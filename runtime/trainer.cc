@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "cluster/base/error.h"
 #include "comm/agree.h"
@@ -12,6 +13,18 @@
 #include "runtime/memory.h"
 
 namespace echelon {
+
+std::string not_finite(const Report& report) {
+  std::vector<std::string> found;
+  auto look_at = [&](const char* name, double value) {
+    // Which sign a NaN has depends on the order of sums.
+    if (!std::isfinite(value)) found.push_back(fmt::format("{} {}", name, std::isnan(value) ? NAN : value));
+  };
+  look_at("loss", report.loss);
+  look_at("gradient norm", report.gradient_norm);
+  if (found.empty()) return "";
+  return fmt::format("{} {} not finite", fmt::join(found, " and "), found.size() == 1 ? "is" : "are");
+}
 
 Trainer::Trainer(const Recipe& recipe, const Mesh& mesh) : recipe_(recipe), mesh_(mesh), seed_(recipe.seed()) {
   register_builtin_methods(registry_);
@@ -86,8 +99,12 @@ Report Trainer::step(int64_t step) {
 
   progress_->enter(Phase::update, step);
   double gradient_norm = reduce_losses_and_norm(report);
-  check_finite(report);
-  update(report, gradient_norm);
+  skipped_in_a_row_ = skips(report) ? skipped_in_a_row_ + 1 : 0;
+  report.skipped = skipped_in_a_row_;
+  // A step that is left out changes no master and no moment. Step numbers go on, and with them data, schedule and
+  // Adam's bias correction, which then takes the moments for one step older than they are. Replicas that train apart
+  // meet when they would have.
+  if (report.skipped == 0) update(report, gradient_norm);
   zero_->exchange->updated(model_->weights());
   model_->weights().publish();
   report.seconds.optimizer = watch.lap(world.seconds());
@@ -144,12 +161,18 @@ double Trainer::reduce_losses_and_norm(Report& report) const {
   return std::sqrt(agree_sum(mesh_.tp(), of_tp_rank, "norm of the replica"));
 }
 
-void Trainer::check_finite(const Report& report) const {
-  // Reduced numbers: every rank sees the same and leaves at the same place.
-  if (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)) return;
-  throw Error::numerics(
-      fmt::format("step {}", report.step),
-      fmt::format("loss {} and gradient norm {} are not both finite", report.loss, report.gradient_norm))
+bool Trainer::skips(const Report& report) const {
+  // Reduced numbers: every rank sees the same and decides the same.
+  std::string what = not_finite(report);
+  if (what.empty()) return false;
+  int64_t most = recipe_.numerics().skip();
+  bool forgets = zero_->exchange->forgets_gradients();
+  if (forgets && skipped_in_a_row_ < most) return true;
+  if (most > 0) {
+    what += forgets ? fmt::format(", after {} steps in a row that were left out for that", most)
+                    : "; the step cannot be left out, as the exchange keeps a part of every gradient for later steps";
+  }
+  throw Error::numerics(fmt::format("step {}", report.step), what)
       .remedy(
           "lower the learning rate, clip the gradient, or resume from an earlier checkpoint; no weight was updated");
 }

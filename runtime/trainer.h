@@ -33,11 +33,15 @@ struct Report {
   std::map<std::string, double> losses;  ///< by name of the objective's terms
   double learning_rate = 0;
   double gradient_norm = 0;         ///< global, before clipping; root mean square over replicas that train apart
+  int64_t skipped = 0;              ///< steps in a row, this one the last, that were left out; 0: this one was taken
   int64_t targets = 0, tokens = 0;  ///< global; tokens: inputs that are not padding
   StepSeconds seconds;
   BytesSent bytes_sent{};         ///< all ranks
   int64_t memory_peak_bytes = 0;  ///< of the largest rank
 };
+
+/// "loss nan and gradient norm inf are not finite"; empty if both are. The same words on every layout.
+std::string not_finite(const Report& report);
 
 struct Evaluation {
   double loss = 0;
@@ -52,10 +56,13 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// One update. Errors: Error::numerics when loss or gradient is not finite; nothing has then been updated.
+  /// One update, or none when loss or gradient is not finite. Errors: Error::numerics for such a step where the recipe
+  /// leaves out no more in a row, or where the exchange has kept the gradient; nothing has then been updated.
   Report step(int64_t step);
   /// From now on tells `progress` what this rank is at, step by step and, in evaluations, batch by batch.
   void report_to(std::shared_ptr<RankProgress> progress) { progress_ = std::move(progress); }
+  /// The run goes on behind so many steps in a row that were left out.
+  void go_on_after_skipped(int64_t steps) { skipped_in_a_row_ = steps; }
   bool evaluates() const { return validation_ != nullptr; }
   /// Loss over the validation source, or its first `batches` global batches. Collective.
   Evaluation evaluate(int64_t batches);
@@ -87,7 +94,8 @@ class Trainer {
   void forward_and_backward(const std::vector<Batch>& batches, int64_t targets, const Seed& seed, Report& report);
   /// Returns the gradient norm that this rank clips by: of its replica.
   double reduce_losses_and_norm(Report& report) const;
-  void check_finite(const Report& report) const;
+  /// Whether the step is to be left out: the same on every rank.
+  bool skips(const Report& report) const;
   void update(const Report& report, double gradient_norm);
   BytesSent bytes_so_far() const;
   void gather_measurements(Report& report, const BytesSent& before);
@@ -106,6 +114,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Schedule> schedule_;
   std::vector<Owned> owned_;
+  int64_t skipped_in_a_row_ = 0;
   std::shared_ptr<RankProgress> progress_ = std::make_shared<RankProgress>();
 };
 

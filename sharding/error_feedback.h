@@ -23,6 +23,7 @@ class ErrorFeedback : public Exchange {
   /// `between_nodes_only`: see Route.
   ErrorFeedback(bool between_nodes_only, int64_t exact_steps);
   void start(int64_t step) final { exact_now_ = step <= exact_steps_; }
+  bool forgets_gradients() const final { return exact_now_; }
   Work reduce(const Reduction& reduction) final;
   std::map<std::string, at::Tensor> summands(FlatShard& shard) final { return {{"residual", residual(shard)}}; }
   int64_t bytes_sent(const FlatShard& shard, const Placement& placement) const final;

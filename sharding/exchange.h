@@ -71,6 +71,10 @@ class Exchange {
   /// a step and send them with the last one; `owned` is then undefined until that has been reduced.
   virtual Work reduce(const Reduction& reduction) = 0;
 
+  /// Whether the started step's gradients leave nothing behind in what is kept for later steps. Else a step whose
+  /// gradient is not finite cannot be left out: what was kept has taken it in.
+  virtual bool forgets_gradients() const { return true; }
+
   /// Tells the number of the step (1 = first) whose gradients come next.
   virtual void start(int64_t step) {}
 

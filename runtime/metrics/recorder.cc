@@ -20,24 +20,26 @@ Json line_of(const Report& report, double checkpoint_seconds) {
   for (const auto& [name, loss] : report.losses) losses[name] = loss;
   for (size_t i = 0; i < kPurposes.size(); ++i) bytes[kPurposes[i]] = report.bytes_sent[i];
   const StepSeconds& seconds = report.seconds;
-  return {{"step", report.step},
-          {"loss", report.loss},
-          {"losses", losses},
-          {"learning_rate", report.learning_rate},
-          {"grad_norm", report.gradient_norm},
-          {"targets", report.targets},
-          {"tokens", report.tokens},
-          {"step_seconds", seconds.total},
-          {"seconds",
-           {{"compute", seconds.compute},
-            {"communication", seconds.communication},
-            {"optimizer", seconds.optimizer},
-            {"data", seconds.data},
-            {"other", seconds.other()}}},
-          {"checkpoint_seconds", checkpoint_seconds},
-          {"tokens_per_second", static_cast<double>(report.tokens) / seconds.total},
-          {"bytes_sent", bytes},
-          {"memory_peak_bytes", report.memory_peak_bytes}};
+  Json line{{"step", report.step},
+            {"loss", report.loss},
+            {"losses", losses},
+            {"learning_rate", report.learning_rate},
+            {"grad_norm", report.gradient_norm},
+            {"targets", report.targets},
+            {"tokens", report.tokens},
+            {"step_seconds", seconds.total},
+            {"seconds",
+             {{"compute", seconds.compute},
+              {"communication", seconds.communication},
+              {"optimizer", seconds.optimizer},
+              {"data", seconds.data},
+              {"other", seconds.other()}}},
+            {"checkpoint_seconds", checkpoint_seconds},
+            {"tokens_per_second", static_cast<double>(report.tokens) / seconds.total},
+            {"bytes_sent", bytes},
+            {"memory_peak_bytes", report.memory_peak_bytes}};
+  if (report.skipped > 0) line["skipped"] = true;
+  return line;
 }
 
 std::vector<std::pair<std::string, std::string>> facts_of(const Trainer& trainer) {
@@ -62,7 +64,8 @@ Recorder::Recorder(const std::string& folder, int64_t last_step, const Trainer& 
     : folder_(folder),
       facts_(facts_of(trainer)),
       evaluate_every_(trainer.recipe().evaluate().every()),
-      checkpoint_every_(trainer.recipe().checkpoint().every()) {
+      checkpoint_every_(trainer.recipe().checkpoint().every()),
+      most_skipped_(trainer.recipe().numerics().skip()) {
   const Group& world = trainer.mesh().world();
   if (world.rank() != 0) return;
   ProgressOptions options{.terminal = live, .ranks = world.size()};
@@ -90,6 +93,24 @@ void Recorder::step(const Report& report) {
                          .step_seconds = report.seconds.total,
                          .data_seconds = report.seconds.data,
                          .memory_peak_bytes = report.memory_peak_bytes});
+  warn(report);
+}
+
+void Recorder::warn(const Report& report) {
+  if (report.skipped > 0) {
+    say(fmt::format("warning: step {}: {}; it is left out, {} in a row of at most {}", report.step, not_finite(report),
+                    report.skipped, most_skipped_));
+    return;
+  }
+  auto look_at = [&](const char* name, std::optional<double> usual, double value) {
+    if (!usual) return;
+    say(fmt::format("warning: step {}: the {} spikes: {:.4g} where {:.4g} is usual; it goes on", report.step, name,
+                    value, *usual));
+  };
+  look_at("loss", files_->loss_spike.add(report.loss), report.loss);
+  // Of a norm it is the ratio to the usual one that counts.
+  std::optional<double> usual = files_->norm_spike.add(std::log(report.gradient_norm));
+  look_at("gradient norm", usual ? std::optional(std::exp(*usual)) : usual, report.gradient_norm);
 }
 
 void Recorder::evaluation(int64_t step, const Evaluation& evaluation) {

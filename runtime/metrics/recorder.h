@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/metrics/spike.h"
 #include "runtime/store/metrics_file.h"
 #include "runtime/store/progress.h"
 #include "runtime/store/tfevents.h"
@@ -29,15 +30,19 @@ class Recorder {
   void write_report(const std::string& recipe_text);
 
  private:
+  /// What a person should know of a step beyond its numbers.
+  void warn(const Report& report);
+
   struct Files {
     Files(const std::string& folder, int64_t last_step, int64_t steps, ProgressOptions options);
     MetricsFile metrics;
     TensorBoardWriter events;
     Progress progress;
+    Spike loss_spike, norm_spike;
   };
   std::string folder_;
   std::vector<std::pair<std::string, std::string>> facts_;
-  int64_t evaluate_every_, checkpoint_every_;
+  int64_t evaluate_every_, checkpoint_every_, most_skipped_;
   std::unique_ptr<Files> files_;
   double waited_since_step_ = 0, waited_since_save_ = 0;
 };

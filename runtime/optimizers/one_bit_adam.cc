@@ -21,6 +21,7 @@ class MomentumExchange : public Exchange {
       : options_(options), signs_(sign_exchange(options.block(), options.between_nodes_only())) {}
 
   void start(int64_t step) override { warming_ = step <= options_.warmup_steps(); }
+  bool forgets_gradients() const override { return false; }
 
   Work reduce(const Reduction& reduction) override {
     at::Tensor momentum = momentum_of(reduction.shard);

@@ -13,7 +13,8 @@ namespace pb = google::protobuf;
 
 namespace {
 
-constexpr std::array kFree = {"steps", "checkpoint", "evaluate", "mesh", "sharding", "batch.micro", "description"};
+constexpr std::array kFree = {"steps", "checkpoint", "evaluate",    "numerics",
+                              "mesh",  "sharding",   "batch.micro", "description"};
 
 std::string first_difference(const pb::Message& before, const pb::Message& after, const std::string& prefix);
 

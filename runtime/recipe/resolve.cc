@@ -107,6 +107,7 @@ void resolve(Recipe& recipe) {
   recipe.mutable_sharding();
   recipe.mutable_checkpoint();
   recipe.mutable_evaluate();
+  recipe.mutable_numerics();
   const pb::Descriptor* constant = find_part("Constant");
   if (!recipe.has_schedule() && constant) pack_part(*new_part(*constant), *recipe.mutable_schedule());
   write_defaults(recipe);

@@ -76,4 +76,12 @@ std::vector<Json> read_metrics(const std::string& path) {
   return lines;
 }
 
+int64_t skipped_at_end(const std::string& path) {
+  int64_t steps = 0;
+  for (const Json& line : read_metrics(path)) {
+    if (!line.contains("eval")) steps = line.value("skipped", false) ? steps + 1 : 0;
+  }
+  return steps;
+}
+
 }  // namespace echelon

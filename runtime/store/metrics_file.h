@@ -32,4 +32,7 @@ class MetricsFile {
 /// All whole lines. Errors: Error::storage for a missing file, and for a damaged line before the last.
 std::vector<Json> read_metrics(const std::string& path);
 
+/// Steps at the end of the file, one behind the other, that were left out. Errors: as of read_metrics.
+int64_t skipped_at_end(const std::string& path);
+
 }  // namespace echelon

@@ -55,8 +55,11 @@ int columns_of(std::FILE* out) {
   return ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-std::string z_text(const RecentValues& values) {
-  double z = values.z_score();
+/// Of `newest`, which has just been added unless it is not finite.
+double z_score(double newest, const RecentValues& values) { return std::isfinite(newest) ? values.z_score() : 0; }
+
+std::string z_text(double newest, const RecentValues& values) {
+  double z = z_score(newest, values);
   return std::abs(z) < spike ? "" : fmt::format(" (z {:+.1f})", z);
 }
 
@@ -86,12 +89,15 @@ Progress::~Progress() {
 }
 
 void Progress::step(const StepNumbers& numbers) {
-  bool is_first = losses_.size() == 0;
+  bool is_first = numbers_.step == 0;
   numbers_ = numbers;
-  loss_ema_ = is_first ? numbers.loss : 0.95 * loss_ema_ + 0.05 * numbers.loss;
   step_seconds_.add(numbers.step_seconds);
-  losses_.add(numbers.loss);
-  if (numbers.grad_norm) grad_norms_.add(*numbers.grad_norm);
+  // A number that is not finite is shown, and forgotten: averages go on without it.
+  if (std::isfinite(numbers.loss)) {
+    loss_ema_ = losses_.size() == 0 ? numbers.loss : 0.95 * loss_ema_ + 0.05 * numbers.loss;
+    losses_.add(numbers.loss);
+  }
+  if (numbers.grad_norm && std::isfinite(*numbers.grad_norm)) grad_norms_.add(*numbers.grad_norm);
   bool is_last = numbers.step == last_step_;
   if (!options_.terminal) {
     bool is_due = is_first || is_last || numbers.step % std::max<int64_t>(options_.every, 1) == 0;
@@ -130,9 +136,10 @@ std::vector<Progress::Part> Progress::live_parts() const {
   const StepNumbers& n = numbers_;
   std::vector<Part> parts;
   parts.push_back({fmt::format("step {}/{} {} {:.1f}%", n.step, last_step_, bar(done()), 100 * done()), 0});
-  parts.push_back({fmt::format(" | loss {:.4f}{}", n.loss, z_text(losses_)), 0});
+  parts.push_back({fmt::format(" | loss {:.4f}{}", n.loss, z_text(n.loss, losses_)), 0});
   parts.push_back({fmt::format(" (ema {:.4f})", loss_ema_), 4});
-  if (n.grad_norm) parts.push_back({fmt::format(" | gnorm {:.3g}{}", *n.grad_norm, z_text(grad_norms_)), 5});
+  if (n.grad_norm)
+    parts.push_back({fmt::format(" | gnorm {:.3g}{}", *n.grad_norm, z_text(*n.grad_norm, grad_norms_)), 5});
   parts.push_back({fmt::format(" | lr {}", short_exponent(n.learning_rate)), 3});
   parts.push_back({fmt::format(" | {} tok/s", human_count(n.tokens_per_second)), 1});
   if (options_.ranks > 1) {
@@ -170,9 +177,10 @@ std::string Progress::plain_line() const {
   std::string line = fmt::format("step={} steps={} done={:.1f}% loss={:.4f} ema={:.4f}", n.step, last_step_,
                                  100 * done(), n.loss, loss_ema_);
   auto add = [&](std::string_view key, const std::string& value) { line += fmt::format(" {}={}", key, value); };
-  if (std::abs(losses_.z_score()) >= spike) add("loss_z", fmt::format("{:.1f}", losses_.z_score()));
+  double loss_z = z_score(n.loss, losses_), norm_z = z_score(n.grad_norm.value_or(0), grad_norms_);
+  if (std::abs(loss_z) >= spike) add("loss_z", fmt::format("{:.1f}", loss_z));
   if (n.grad_norm) add("grad_norm", fmt::format("{:.4g}", *n.grad_norm));
-  if (std::abs(grad_norms_.z_score()) >= spike) add("grad_norm_z", fmt::format("{:.1f}", grad_norms_.z_score()));
+  if (std::abs(norm_z) >= spike) add("grad_norm_z", fmt::format("{:.1f}", norm_z));
   add("learning_rate", fmt::format("{:.4g}", n.learning_rate));
   add("tokens_per_second", fmt::format("{:.0f}", n.tokens_per_second));
   if (n.mfu) add("mfu", fmt::format("{:.3f}", *n.mfu));

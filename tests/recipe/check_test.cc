@@ -44,6 +44,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"checkpoint.keep=1", "checkpoint.keep is 1, expected at least 2"},
                     Case{"optimizer.beta1=1", "optimizer.beta1 is 1, expected in [0, 1)"},
                     Case{"optimizer.learning_rate=nan", "optimizer.learning_rate is nan, expected at least 0"},
+                    Case{"numerics.skip=-1", "numerics.skip is -1, expected at least 0"},
                     Case{"clip_norm=inf", "clip_norm is inf, expected at least 0"},
                     Case{"model.architecture.layers=1000000",
                          "model.architecture.layers is 1000000, expected in [1, 10000]"},

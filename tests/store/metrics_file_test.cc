@@ -49,6 +49,20 @@ TEST_F(MetricsFileTest, AnEvaluationOfTheLastStepStays) {
   EXPECT_EQ(steps(), (Steps{5, 5}));
 }
 
+TEST_F(MetricsFileTest, StepsLeftOutAreCountedUpToTheLastOneThatWasTaken) {
+  MetricsFile metrics = open(0);
+  EXPECT_EQ(skipped_at_end(path_), 0);
+  for (int step = 1; step <= 6; ++step) {
+    step == 2 || step > 3 ? metrics.append({{"step", step}, {"skipped", true}}) : metrics.append({{"step", step}});
+    metrics.append({{"step", step}, {"eval", {{"loss", 1.5}}}});
+  }
+  EXPECT_EQ(skipped_at_end(path_), 3);
+  open(4);
+  EXPECT_EQ(skipped_at_end(path_), 1);
+  open(3);
+  EXPECT_EQ(skipped_at_end(path_), 0);
+}
+
 TEST_F(MetricsFileTest, ATornLastLineIsDropped) {
   open(0).append({{"step", 1}});
   for (const char* torn : {"{\"step\": 2, \"lo", "{\"step\": 2}", "\0\0\0", "{\"step\"\n"}) {

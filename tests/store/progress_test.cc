@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 
 #include <gtest/gtest.h>
 
@@ -117,6 +118,16 @@ TEST(Progress, ASpikeCarriesItsZScore) {
   progress.step(numbers(21, 9.0));
   EXPECT_NE(progress.live_line(200).find("loss 9.0000 (z +"), std::string::npos);
   EXPECT_NE(progress.plain_line().find("loss_z="), std::string::npos);
+}
+
+TEST(Progress, AnAverageGoesOnBehindANumberThatIsNotFinite) {
+  Screen screen;
+  Progress progress(100, screen.options(false));
+  double nan = std::numeric_limits<double>::quiet_NaN();
+  for (int step = 1; step <= 30; ++step) progress.step(numbers(step, step == 1 || step == 20 ? nan : 2.5));
+  EXPECT_NE(progress.plain_line().find("loss=2.5000 ema=2.5000"), std::string::npos) << progress.plain_line();
+  progress.step(numbers(31, nan));
+  EXPECT_NE(progress.plain_line().find("loss=nan ema=2.5000"), std::string::npos) << progress.plain_line();
 }
 
 TEST(Progress, AMessageStandsAboveTheLiveLineAndCannotForgeOne) {
