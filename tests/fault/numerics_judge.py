@@ -93,13 +93,13 @@ def check_all_steps_left_out(build: str, recipe: Path, run: Path, ranks: int, mo
 
 
 def check_everything_poisoned(build: str, base: str, work: Path) -> None:
-    for tensor, check, step in (
-        (EVERYTHING, check_all_steps_left_out, SKIP + 1),
-        ("transformer.h.0.mlp.c_proj.bias", check_no_step_left_out, 1),
+    for tensor, check, step, layouts in (
+        (EVERYTHING, check_all_steps_left_out, SKIP + 1, LAYOUTS),
+        ("transformer.h.0.mlp.c_proj.bias", check_no_step_left_out, 1, LAYOUTS[::2]),
     ):
         recipe = recipe_of(work, base, gpt2(work / tensor, tensor))
-        runs = [work / f"{tensor}-{index}" for index in range(len(LAYOUTS))]
-        said = [check(build, recipe, run, ranks, more) for run, (ranks, more) in zip(runs, LAYOUTS)]
+        runs = [work / f"{tensor}-{index}" for index in range(len(layouts))]
+        said = [check(build, recipe, run, ranks, more) for run, (ranks, more) in zip(runs, layouts)]
         assert len(set(said)) == 1, said
         assert said[0].startswith(f"echelon: numerics: step {step}: "), said[0]
         print(f"NaN in {tensor}, {len(said)} layouts: {said[0]}")
