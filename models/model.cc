@@ -147,13 +147,17 @@ at::Tensor Model::without_extra_tokens(const at::Tensor& rows, const Pass& pass)
   return all.narrow(1, pass.extra_tokens, pass.length - pass.extra_tokens);
 }
 
+at::Tensor Model::positions_of(const Pass& pass, const at::TensorOptions& ids) const {
+  at::Tensor columns = at::arange(pass.first_column(), pass.first_column() + pass.length, ids);
+  if (!pass.cache || pass.cache->begins.empty()) return columns.repeat({pass.batch});
+  return (columns - at::tensor(pass.cache->begins, ids).unsqueeze(1)).reshape({-1});
+}
+
 at::Tensor Model::embed(const Batch& batch, const at::Tensor& entered, const Pass& pass) {
   at::TensorOptions ids = batch.at("input_ids").options();
   at::Tensor rows = put_extra_tokens((*tokens_)(batch.at("input_ids").reshape({-1}), entered, pass), pass);
   if (positions_) {
-    int64_t first = pass.first_position();
-    at::Tensor positions = at::arange(first, first + pass.length, ids).repeat({pass.batch});
-    rows = rows + (*positions_)(positions, entered, pass);
+    rows = rows + (*positions_)(positions_of(pass, ids), entered, pass);
   }
   if (types_) {
     at::Tensor types =

@@ -79,6 +79,8 @@ class Model {
   /// it) and `head` (left by leave_head).
   at::Tensor enter_head(const Batch& batch, const Pass& pass);
   at::Tensor leave_head(const at::Tensor& output);
+  /// Positions [B * T] of the tokens in their sequences.
+  at::Tensor positions_of(const Pass& pass, const at::TensorOptions& ids) const;
   at::Tensor embed(const Batch& batch, const at::Tensor& entered, const Pass& pass);
   int64_t extra_token_count() const;
   /// Room for extra tokens in front of every sequence: ids 0, labels -100, mask 1.

@@ -38,6 +38,7 @@ DEFINE_string(model, "", "Hugging Face folder or checkpoint");
 DEFINE_string(precision, "FP32", "FP32, BF16 or FP64");
 DEFINE_bool(gradients, false, "also write grad.<parameter> of the mean cross-entropy of the input `labels`");
 DEFINE_string(prompt, "", "text that is continued");
+DEFINE_string(prompts, "", "file of texts that are continued together, {\"prompt\": …} in each line; so is what is printed");
 DEFINE_string(prompt_ids, "", "token ids that are continued: 1,2,3");
 DEFINE_int64(max_new_tokens, 64, "tokens to add at most (1 or more)");
 DEFINE_double(temperature, 0, "0: the likeliest token; above 0: drawn, flatter as it grows");
@@ -155,12 +156,13 @@ ForwardArguments forward_arguments(const CommandLine& line) {
 }
 
 GenerateArguments generate_arguments(const CommandLine& line) {
-  bool text = !FLAGS_prompt.empty(), ids = !FLAGS_prompt_ids.empty();
-  if (text == ids) throw Error::usage("generate", "give either --prompt or --prompt_ids");
+  if (!FLAGS_prompt.empty() + !FLAGS_prompt_ids.empty() + !FLAGS_prompts.empty() != 1)
+    throw Error::usage("generate", "give one of --prompt, --prompt_ids and --prompts");
   return {.model = required(FLAGS_model, "--model"),
           .adapter = FLAGS_adapter,
           .merge_adapters = FLAGS_merge_adapters,
           .prompt = FLAGS_prompt,
+          .prompts = FLAGS_prompts,
           .prompt_ids = parse_ids(FLAGS_prompt_ids),
           .max_new_tokens = in_range<int64_t>(FLAGS_max_new_tokens, 1, 1 << 24, "--max_new_tokens"),
           .temperature = in_range(FLAGS_temperature, 0.0, 1e6, "--temperature"),

@@ -60,7 +60,8 @@ ForwardArguments forward_arguments(const CommandLine& line);
 struct GenerateArguments {
   std::string model, adapter;
   bool merge_adapters = false;
-  std::string prompt;  ///< text, unless there are prompt_ids
+  std::string prompt;   ///< text, unless there are prompt_ids or
+  std::string prompts;  ///< a file of them
   std::optional<std::vector<int64_t>> prompt_ids;
   int64_t max_new_tokens = 0;
   double temperature = 0;  ///< 0: greedy

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <sstream>
 
 #include <ATen/ATen.h>
 
@@ -16,16 +17,101 @@ namespace echelon {
 
 namespace {
 
-KeyValueCache empty_cache(const Architecture& a, const Zero& zero, int64_t positions) {
-  int64_t kv_heads = a.kv_heads / zero.mesh.tp().size();
-  return {.memory = at::empty({a.layers, 2, 1, kv_heads, positions, a.head_width}, zero.options.values)};
+using Ids = std::vector<int64_t>;
+
+constexpr int64_t kPromptsLimit = 64 << 20;
+
+/// Prompts that go on together.
+class Generation {
+ public:
+  Generation(Model& model, const Mesh& mesh, const std::vector<Ids>& prompts, const SamplingOptions& options)
+      : model_(model), mesh_(mesh), options_(options), ids_(prompts), done_(prompts.size()) {
+    for (const Ids& prompt : prompts) longest_ = std::max(longest_, static_cast<int64_t>(prompt.size()));
+    int64_t room = model.architecture().max_positions - model.extra_positions() - longest_;
+    new_tokens_ = std::min(options.max_new_tokens, room);
+    if (room < options.max_new_tokens && mesh.world().rank() == 0)
+      EC_LOG(warning, "text ends at the model's {} positions", longest_ + room);
+    make_cache();
+  }
+
+  std::vector<Ids> run() {
+    at::Tensor logits = read_prompts();
+    for (int64_t made = 0; take_tokens(logits), ++made < new_tokens_ && !all_done();) {
+      std::vector<int64_t> last;
+      for (const Ids& ids : ids_) last.push_back(ids.back());
+      // What a prompt that is done would say next is not looked at.
+      logits = logits_of(at::tensor(last, at::kLong).view({-1, 1}), cache_, longest_ + made - 1);
+    }
+    return ids_;
+  }
+
+ private:
+  void make_cache();
+  /// The logits [B, V] behind each prompt.
+  at::Tensor read_prompts();
+  at::Tensor logits_of(const at::Tensor& ids, KeyValueCache& cache, int64_t past);
+  void take_tokens(const at::Tensor& logits);
+  bool all_done() const {
+    return std::all_of(done_.begin(), done_.end(), [](bool done) { return done; });
+  }
+
+  Model& model_;
+  const Mesh& mesh_;
+  const SamplingOptions& options_;
+  std::vector<Ids> ids_;
+  std::vector<bool> done_;
+  int64_t longest_ = 0, new_tokens_ = 0;
+  KeyValueCache cache_;
+};
+
+void Generation::make_cache() {
+  const Architecture& a = model_.architecture();
+  auto sequences = static_cast<int64_t>(ids_.size());
+  int64_t columns = longest_ + new_tokens_ + model_.extra_positions();
+  cache_.memory = at::empty({a.layers, 2, sequences, a.kv_heads / mesh_.tp().size(), columns, a.head_width},
+                            model_.weights().units.front()->zero().options.values);
+  bool ragged = std::any_of(ids_.begin(), ids_.end(),
+                            [&](const Ids& ids) { return static_cast<int64_t>(ids.size()) < longest_; });
+  if (!ragged) return;
+  for (const Ids& ids : ids_) cache_.begins.push_back(longest_ - static_cast<int64_t>(ids.size()));
+  cache_.attention_mask = at::arange(columns).ge(at::tensor(cache_.begins, at::kLong).unsqueeze(1));
 }
 
-/// Rank 0's choice: the ranks must not part over a rounding.
-int64_t agreed(int64_t token, const Group& world) {
-  at::Tensor shared = at::full({1}, token, at::kLong);
-  world.broadcast(shared, 0, {.name = "next token"}).wait();
-  return shared.item<int64_t>();
+at::Tensor Generation::read_prompts() {
+  if (cache_.begins.empty()) {
+    std::vector<at::Tensor> rows;
+    for (const Ids& ids : ids_) rows.push_back(at::tensor(ids, at::kLong));
+    return logits_of(at::stack(rows), cache_, 0);
+  }
+  // One by one, each into its own columns, where it begins in the first: so nothing is padded.
+  std::vector<at::Tensor> rows;
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    at::Tensor columns = cache_.memory.narrow(2, static_cast<int64_t>(i), 1);
+    KeyValueCache own{.memory = columns.narrow(4, cache_.begins[i], columns.size(4) - cache_.begins[i])};
+    rows.push_back(logits_of(at::tensor(ids_[i], at::kLong).view({1, -1}), own, 0));
+  }
+  return at::cat(rows);
+}
+
+at::Tensor Generation::logits_of(const at::Tensor& ids, KeyValueCache& cache, int64_t past) {
+  Batch batch{.tensors = {{"input_ids", ids}}, .samples = Ids(static_cast<size_t>(ids.size(0)))};
+  Pass pass = model_.pass(batch, Seed(0), /*training=*/false, &cache, past);
+  return model_.forward(batch, pass).logits.select(1, -1);
+}
+
+void Generation::take_tokens(const at::Tensor& logits) {
+  at::Tensor tokens = at::empty({logits.size(0)}, at::kLong);
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    Seed seed = Seed(options_.seed + static_cast<int64_t>(i)).with("generate");
+    tokens[i] = choose(logits[i], options_.temperature, options_.top_p, seed.uniform(ids_[i].size()));
+  }
+  // Rank 0's choice: the ranks must not part over a rounding.
+  mesh_.world().broadcast(tokens, 0, {.name = "next tokens"}).wait();
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    if (done_[i]) continue;
+    ids_[i].push_back(tokens[i].item<int64_t>());
+    done_[i] = std::find(options_.ends.begin(), options_.ends.end(), ids_[i].back()) != options_.ends.end();
+  }
 }
 
 std::vector<int64_t> read_ends(const Json& config, const std::string& place) {
@@ -61,13 +147,42 @@ void check_prompt(const std::vector<int64_t>& prompt, const Architecture& a) {
   }
 }
 
-std::vector<int64_t> prompt_of(const GenerateArguments& arguments, const ModelSource& source, const Group& world) {
-  if (arguments.prompt_ids) return *arguments.prompt_ids;
+/// The prompts as text: one, or those of a file of JSON lines.
+std::vector<std::string> texts_of(const GenerateArguments& arguments) {
+  if (arguments.prompts.empty()) return {arguments.prompt};
+  std::vector<std::string> texts;
+  std::istringstream file(read_file(arguments.prompts, Error::Kind::input, kPromptsLimit));
+  int64_t number = 0;
+  for (std::string line; std::getline(file, line);) {
+    std::string place = fmt::format("{}:{}", arguments.prompts, ++number);
+    texts.push_back(json_string(parse_json(line, place), "prompt", place));
+  }
+  if (texts.empty()) throw Error::input(arguments.prompts, "holds no prompt").expected(R"({"prompt": "…"} in each line)");
+  return texts;
+}
+
+std::vector<Ids> prompts_of(const GenerateArguments& arguments, const ModelSource& source, const Group& world) {
+  if (arguments.prompt_ids) return {*arguments.prompt_ids};
   if (source.tokenizer_folder.empty()) {
     throw Error::input(arguments.model, "has no tokenizer").remedy("give the prompt as --prompt_ids");
   }
-  return parse_ids(
-      on_first_rank(world, "prompt", [&] { return encode_text(source.tokenizer_folder, arguments.prompt); }));
+  std::istringstream lines(on_first_rank(world, "prompt", [&] {
+    return fmt::format("{}", fmt::join(encode_texts(source.tokenizer_folder, texts_of(arguments)), "\n"));
+  }));
+  std::vector<Ids> prompts;
+  for (std::string line; std::getline(lines, line);) prompts.push_back(parse_ids(line));
+  if (prompts.empty()) prompts.emplace_back();  // an empty text
+  return prompts;
+}
+
+void print(const GenerateArguments& arguments, const std::string& tokenizer_folder, const std::vector<Ids>& ids) {
+  std::vector<std::string> lines;
+  for (const Ids& each : ids) lines.push_back(fmt::format("{}", fmt::join(each, ",")));
+  if (!arguments.prompt_ids) lines = decode_ids(tokenizer_folder, lines);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    std::string prompt = arguments.prompts.empty() ? "" : texts_of(arguments)[i];
+    fmt::print("{}\n", arguments.prompts.empty() ? lines[i] : dump_json({{"prompt", prompt}, {"text", lines[i]}}));
+  }
 }
 
 }  // namespace
@@ -84,25 +199,9 @@ int64_t choose(const at::Tensor& logits, double temperature, double top_p, doubl
   return order[drawn].item<int64_t>();
 }
 
-std::vector<int64_t> generate(Model& model, const Mesh& mesh, const std::vector<int64_t>& prompt,
-                              const SamplingOptions& options) {
-  int64_t wanted = static_cast<int64_t>(prompt.size()) + options.max_new_tokens;
-  int64_t end = std::min(wanted, model.architecture().max_positions - model.extra_positions());
-  if (end < wanted && mesh.world().rank() == 0) EC_LOG(warning, "text ends at the model's {} positions", end);
-  KeyValueCache cache =
-      empty_cache(model.architecture(), model.weights().units.front()->zero(), end + model.extra_positions());
-  Seed seed = Seed(options.seed).with("generate");
-  std::vector<int64_t> ids = prompt, fresh = prompt;
-  while (static_cast<int64_t>(ids.size()) < end) {
-    Batch batch{.tensors = {{"input_ids", at::tensor(fresh, at::kLong).view({1, -1})}}, .samples = {0}};
-    Pass pass = model.pass(batch, seed, /*training=*/false, &cache, static_cast<int64_t>(ids.size() - fresh.size()));
-    at::Tensor logits = model.forward(batch, pass).logits.select(0, 0).select(0, -1);
-    int64_t token = choose(logits, options.temperature, options.top_p, seed.uniform(ids.size()));
-    fresh = {agreed(token, mesh.world())};
-    ids.push_back(fresh.front());
-    if (std::find(options.ends.begin(), options.ends.end(), fresh.front()) != options.ends.end()) break;
-  }
-  return ids;
+std::vector<Ids> generate(Model& model, const Mesh& mesh, const std::vector<Ids>& prompts,
+                          const SamplingOptions& options) {
+  return Generation(model, mesh, prompts, options).run();
 }
 
 int run_generate(const CommandLine& line, Session& session) {
@@ -113,8 +212,8 @@ int run_generate(const CommandLine& line, Session& session) {
     throw Error::input(arguments.model, "is no language model that continues text")
         .expected("GPT2LMHeadModel or LlamaForCausalLM");
   }
-  std::vector<int64_t> prompt = prompt_of(arguments, source, world);
-  check_prompt(prompt, source.architecture);
+  std::vector<Ids> prompts = prompts_of(arguments, source, world);
+  for (const Ids& prompt : prompts) check_prompt(prompt, source.architecture);
   SamplingOptions options{.max_new_tokens = arguments.max_new_tokens,
                           .temperature = arguments.temperature,
                           .top_p = arguments.top_p,
@@ -124,10 +223,8 @@ int run_generate(const CommandLine& line, Session& session) {
   layout.set_precision(arguments.precision);
   LoadedModel loaded(std::move(source), world, layout, arguments.adapter);
   if (arguments.merge_adapters) merge_adapters(loaded.model, *loaded.adapters, arguments.model, arguments.adapter);
-  std::vector<int64_t> ids = generate(loaded.model, loaded.mesh, prompt, options);
-  if (world.rank() != 0) return 0;
-  std::string text = fmt::format("{}", fmt::join(ids, ","));
-  fmt::print("{}\n", arguments.prompt_ids ? text : decode_ids(loaded.source.tokenizer_folder, text));
+  std::vector<Ids> ids = generate(loaded.model, loaded.mesh, prompts, options);
+  if (world.rank() == 0) print(arguments, loaded.source.tokenizer_folder, ids);
   return 0;
 }
 

@@ -1,4 +1,4 @@
-// `echelon-rank generate`: continues a prompt, token by token.
+// `echelon-rank generate`: continues prompts, token by token.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,12 @@ struct SamplingOptions {
   std::vector<int64_t> ends;  ///< generation stops behind any of these
 };
 
-/// The prompt and what follows, up to max_new_tokens or the model's positions. Keys and values of earlier tokens are
-/// kept in one buffer. Every rank computes the same; the ranks of a mesh agree on each token. Collective.
-std::vector<int64_t> generate(Model& model, const Mesh& mesh, const std::vector<int64_t>& prompt,
-                              const SamplingOptions& options);
+/// Each prompt and what follows, up to max_new_tokens or the model's positions; prompt i is drawn as it would be alone
+/// with the seed + i. All go on together: keys and values of earlier tokens are kept in one buffer. Every rank computes
+/// the same; the ranks of a mesh agree on each token. Collective.
+std::vector<std::vector<int64_t>> generate(Model& model, const Mesh& mesh,
+                                           const std::vector<std::vector<int64_t>>& prompts,
+                                           const SamplingOptions& options);
 
 /// The next token for logits [V], drawn by `uniform` in [0, 1).
 int64_t choose(const at::Tensor& logits, double temperature, double top_p, double uniform);

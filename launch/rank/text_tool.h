@@ -7,10 +7,10 @@
 
 namespace echelon {
 
-/// "1,2,3". Errors: Error::input with the tool's reason.
-std::string encode_text(const std::string& tokenizer_folder, const std::string& text);
-/// The text of "1,2,3".
-std::string decode_ids(const std::string& tokenizer_folder, const std::string& ids);
+/// "1,2,3" for each text. Errors: Error::input with the tool's reason.
+std::vector<std::string> encode_texts(const std::string& tokenizer_folder, const std::vector<std::string>& texts);
+/// The text for each "1,2,3".
+std::vector<std::string> decode_ids(const std::string& tokenizer_folder, const std::vector<std::string>& ids);
 /// Errors: Error::input for what the tool should not have said.
 std::vector<int64_t> parse_ids(const std::string& text);
 

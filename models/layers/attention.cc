@@ -29,14 +29,14 @@ at::Tensor Attention::heads(const Linear& projection, const at::Tensor& rows, co
 at::Tensor Attention::operator()(const at::Tensor& rows, const Pass& pass) const {
   at::Tensor q = heads(query_, rows, pass), k = heads(key_, rows, pass), v = heads(value_, rows, pass);
   if (architecture_.positions == Positions::rotary) {
-    q = rotate(q, pass.first_position(), architecture_);
-    k = rotate(k, pass.first_position(), architecture_);
+    q = rotated(q, pass);
+    k = rotated(k, pass);
   }
   if (!pass.cache || pass.past == 0) put_extras_in_front(k, v, pass);
   if (pass.cache) remember(k, v, pass);
   AttentionOptions options{.causal = architecture_.causal,
                            .scale = 1.0 / std::sqrt(static_cast<double>(architecture_.head_width)),
-                           .past = pass.first_position(),
+                           .past = pass.first_column(),
                            .key_mask = key_mask(pass, k.size(2))};
   if (pass.training && architecture_.attention_dropout > 0) {
     options.dropout = architecture_.attention_dropout;
@@ -46,9 +46,17 @@ at::Tensor Attention::operator()(const at::Tensor& rows, const Pass& pass) const
   return output_(y.transpose(1, 2).reshape({pass.rows(), -1}), pass);
 }
 
+at::Tensor Attention::rotated(const at::Tensor& x, const Pass& pass) const {
+  if (!pass.cache || pass.cache->begins.empty()) return rotate(x, pass.first_column(), architecture_);
+  std::vector<at::Tensor> sequences;
+  for (int64_t b = 0; b < pass.batch; ++b)
+    sequences.push_back(rotate(x.narrow(0, b, 1), pass.first_column() - pass.cache->begins[b], architecture_));
+  return at::cat(sequences);
+}
+
 void Attention::remember(at::Tensor& keys, at::Tensor& values, const Pass& pass) const {
   at::Tensor layer = pass.cache->memory[layer_];
-  int64_t end = pass.first_position() + pass.length, first = end - keys.size(2);
+  int64_t end = pass.first_column() + pass.length, first = end - keys.size(2);
   layer[0].narrow(2, first, keys.size(2)).copy_(keys);
   layer[1].narrow(2, first, keys.size(2)).copy_(values);
   keys = layer[0].narrow(2, 0, end);
@@ -66,6 +74,7 @@ void Attention::put_extras_in_front(at::Tensor& keys, at::Tensor& values, const 
 at::Tensor Attention::key_mask(const Pass& pass, int64_t keys) const {
   at::Tensor mask = pass.cache ? pass.cache->attention_mask : pass.attention_mask;
   if (!mask.defined()) return mask;
+  if (pass.cache) return mask.narrow(1, 0, keys);
   mask = mask.narrow(1, 0, keys - pass.extra_keys);
   return pass.extra_keys == 0 ? mask : at::cat({at::ones({mask.size(0), pass.extra_keys}, mask.options()), mask}, 1);
 }

@@ -11,11 +11,12 @@
 
 namespace echelon {
 
-/// Keys and values of all layers for the tokens generated so far, extra ones in front, in one buffer. [layers, 2, B,
-/// kv_heads / tp, positions, head]
+/// Keys and values of all layers for the tokens generated so far, extra ones in front, in one buffer. Sequences end in
+/// the same column: shorter ones begin later.
 struct KeyValueCache {
-  at::Tensor memory;
-  at::Tensor attention_mask;  ///< [B, positions], 0: padding of a prompt; undefined: none
+  at::Tensor memory;            ///< [layers, 2, B, kv_heads / tp, columns, head]
+  std::vector<int64_t> begins;  ///< first column of each sequence [B]; empty: all begin in the first
+  at::Tensor attention_mask;    ///< [B, columns], 0: before the begin; undefined with no `begins`
 };
 
 /// Projections around attend(); heads are split over `tp`.
@@ -30,6 +31,7 @@ class Attention {
   void attach(const ExtraKeysValues& extra) { extras_.push_back(&extra); }
 
  private:
+  at::Tensor rotated(const at::Tensor& x, const Pass& pass) const;
   at::Tensor heads(const Linear& projection, const at::Tensor& rows, const Pass& pass) const;
   void put_extras_in_front(at::Tensor& keys, at::Tensor& values, const Pass& pass) const;
   at::Tensor key_mask(const Pass& pass, int64_t keys) const;

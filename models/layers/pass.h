@@ -33,8 +33,9 @@ struct Pass {
   int64_t first_row() const { return rows_held() * mesh.tp().rank(); }
   int64_t rows_held() const { return (rows() + mesh.tp().size() - 1) / mesh.tp().size(); }
 
-  /// Position of the batch's first token in its sequence.
-  int64_t first_position() const { return extra_keys + past; }
+  /// Of the keys, where that of the batch's first token stands: its position, in a sequence that begins in the first
+  /// column of the cache.
+  int64_t first_column() const { return extra_keys + past; }
 
   /// Dropout of hidden rows held by this rank, keyed by (step, sample, site, position, feature). Identity in
   /// evaluation.

@@ -74,14 +74,15 @@ def compare(job, expected):
 
 
 def generate_job(tiny):
-    length = tiny.random.randint(1, 6)
-    prompt = torch.randint(tiny.config.vocab_size, (1, length))
-    count = tiny.random.randint(1, tiny.config.max_position_embeddings - length)
+    """One prompt, or up to three of different lengths together; transformers has each alone."""
+    lengths = [tiny.random.randint(1, 6) for _ in range(tiny.random.randint(1, 3))]
+    prompts = [torch.randint(tiny.config.vocab_size, (1, length)) for length in lengths]
+    count = tiny.random.randint(1, tiny.config.max_position_embeddings - max(lengths))
     with torch.no_grad():
-        ids = tiny.model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=count,
-                                  pad_token_id=0)
-    job = {"do": "generate", "model": tiny.folder, "prompt": prompt[0].tolist(), "max_new_tokens": count}
-    return job | tiny.layout(), ids[0].tolist()
+        ids = [tiny.model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=count,
+                                   pad_token_id=0)[0].tolist() for prompt in prompts]
+    job = {"do": "generate", "model": tiny.folder, "prompts": [prompt[0].tolist() for prompt in prompts], "max_new_tokens": count}
+    return job | tiny.layout(), ids
 
 
 def judge(driver, count, folder):

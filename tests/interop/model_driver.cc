@@ -9,7 +9,7 @@
 //                                    {"do": "merge_shards", "model": DIR, "adapter": DIR, "out": DIR, "dp": 2, "tp":
 //                                    2},
 //                                    {"do": "reshard", "checkpoint": DIR, "out": DIR, "dp": 1, "tp": 2, "zero": 3},
-//                                    {"do": "generate", "model": DIR, "prompt": [1, 2], "max_new_tokens": 9, "tp": 2},
+//                                    {"do": "generate", "model": DIR, "prompts": [[1, 2]], "max_new_tokens": 9, "tp": 2},
 //                                    …]
 //
 // Prints one line of JSON for each job: what it gave, or {"error": sentence}.
@@ -92,9 +92,9 @@ void run_reshard_job(const Json& job, const Group& world) {
   save_checkpoint(trainer, CheckpointStore(job.at("out")), reader.step(), /*keep=*/1);
 }
 
-std::vector<int64_t> run_generate_job(const Json& job, const Group& world) {
+std::vector<std::vector<int64_t>> run_generate_job(const Json& job, const Group& world) {
   LoadedModel loaded(open_model(job.at("model")), world, layout_of(job), job.value("adapter", ""));
-  return generate(loaded.model, loaded.mesh, job.at("prompt"),
+  return generate(loaded.model, loaded.mesh, job.at("prompts"),
                   {.max_new_tokens = job.at("max_new_tokens"),
                    .temperature = job.value("temperature", 0.0),
                    .top_p = job.value("top_p", 1.0),
@@ -112,7 +112,7 @@ Json run(const Json& job) {
     if (what == "reshard") run_reshard_job(job, world);
     if (what == "merge_shards") run_merge_shards_job(job, world);
     if (what != "generate") return;
-    std::vector<int64_t> ids = run_generate_job(job, world);
+    auto ids = run_generate_job(job, world);
     if (world.rank() == 0) result["ids"] = ids;
   });
   return result;

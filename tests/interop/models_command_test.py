@@ -92,6 +92,26 @@ def test_greedy_text_is_that_of_transformers(shared):
     assert text.split() == [["[UNK]", *WORDS][id] for id in expected]
 
 
+@pytest.mark.parametrize("layout", [[], ["--ranks=2"]])
+def test_prompts_of_a_file_go_on_as_each_would_alone(shared, tmp_path, layout):
+    texts = ["in the beginning", "light", "god created heaven and earth", "light"]
+    (tmp_path / "prompts").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    common = ["generate", f"--model={shared.folder}", "--max_new_tokens=6", "--temperature=1.5"]
+    lines = ok(*common, f"--prompts={tmp_path}/prompts", "--seed=7", *layout).splitlines()
+    alone = [ok(*common, f"--prompt={text}", f"--seed={7 + i}").rstrip("\n") for i, text in enumerate(texts)]
+    assert [json.loads(line) for line in lines] == [{"prompt": p, "text": t} for p, t in zip(texts, alone)]
+
+
+def test_a_file_of_prompts_is_checked(shared, tmp_path):
+    path = tmp_path / "prompts"
+    run = ["generate", f"--model={shared.folder}", f"--prompts={path}"]
+    for text, sentence in {"": "holds no prompt", "light\n": f"{path}:1", '{"prompt": "light"}\n{"text": "a"}\n': f"{path}:2",
+                           '{"prompt": ""}\n': "is empty"}.items():
+        path.write_text(text)
+        refused(4, sentence, *run)
+    refused(2, "give one of --prompt, --prompt_ids and --prompts", *run, "--prompt=light")
+
+
 def test_draws_follow_the_seed(shared):
     def drawn(seed, *more):
         return ok("generate", f"--model={shared.folder}", "--prompt_ids=1", "--max_new_tokens=12", "--temperature=1.5",

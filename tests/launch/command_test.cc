@@ -46,7 +46,7 @@ TEST_F(CommandTest, WrongArgumentsAreRefused) {
   refuses({"train", "x", "--hosts=-oProxyCommand=x"}, 2,
           "usage: --hosts: \"-oProxyCommand=x\" is no host name, expected letters, digits, dots and hyphens");
   refuses({"inspect", "a", "b"}, 2, "usage: inspect: too many arguments: \"b\", expected PATH");
-  refuses({"generate", "--model=m"}, 2, "usage: generate: give either --prompt or --prompt_ids");
+  refuses({"generate", "--model=m"}, 2, "usage: generate: give one of --prompt, --prompt_ids and --prompts");
 }
 
 TEST_F(CommandTest, AHostileNumberOfRanksIsRefused) {
