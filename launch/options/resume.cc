@@ -18,8 +18,8 @@ void check_run_folder(const std::string& out, const Recipe& recipe, const std::s
   if (change.empty()) return;
   throw Error::recipe(stored, fmt::format("this run was started with another {}", change))
       .remedy(
-          "a resumed run may change steps, checkpoint, evaluate, mesh, sharding and batch.micro; name another folder "
-          "with --out");
+          "a resumed run may change steps, checkpoint, evaluate, numerics, mesh, sharding and batch.micro; name "
+          "another folder with --out");
 }
 
 }  // namespace echelon
