@@ -7,8 +7,8 @@
 
 namespace echelon {
 
-/// Resuming a run may change steps, checkpoint, evaluate, numerics, mesh, sharding and batch.micro. The path of the first other
-/// field in which two resolved recipes differ ("optimizer.learning_rate"), or "". Descriptions do not count.
+/// Resuming a run may change steps, checkpoint, evaluate, numerics, mesh, sharding and batch.micro. The path of the
+/// first other field in which two resolved recipes differ ("optimizer.learning_rate"), or "". Descriptions do not count.
 std::string first_forbidden_change(const Recipe& before, const Recipe& after);
 
 }  // namespace echelon
