@@ -18,6 +18,8 @@ Collective part_of(const Collective& whole, Op op, const at::Tensor& larger, boo
   return part;
 }
 
+int64_t bytes_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elementSize(dtype)); }
+
 bool is_narrow(at::ScalarType dtype) { return dtype == at::kBFloat16 || dtype == at::kHalf; }
 
 /// Calls `take(begin, length)` for pieces of `elements` that have at most `piece_bytes` in all their `copies`. What it
@@ -53,7 +55,7 @@ Work MpiNodes::all_reduce(const Collective& collective, at::Tensor& tensor) {
   meet(collective);
   at::Tensor flat = tensor.view(-1);
   auto wide = is_narrow(collective.dtype) ? at::kFloat : collective.dtype;
-  in_pieces(flat.numel(), 1, static_cast<int64_t>(c10::elementSize(wide)), kChunkBytes, [&](int64_t begin, int64_t length) {
+  in_pieces(flat.numel(), 1, bytes_of(wide), kChunkBytes, [&](int64_t begin, int64_t length) {
     int64_t padded = (length + node_->size() - 1) / node_->size() * node_->size();
     at::Tensor piece = at::zeros({padded}, flat.options().dtype(wide));
     piece.narrow(0, 0, length).copy_(flat.narrow(0, begin, length));
@@ -67,7 +69,7 @@ Work MpiNodes::all_gather(const Collective& collective, const at::Tensor& shard,
   meet(collective);
   int64_t nodes = across_->size(), ranks = node_->size(), n = shard.numel();
   at::Tensor from = shard.view(-1), to = full.view({nodes, ranks, n});
-  in_pieces(n, nodes * ranks, static_cast<int64_t>(full.element_size()), kChunkBytes, [&](int64_t begin, int64_t length) {
+  in_pieces(n, nodes * ranks, bytes_of(full.scalar_type()), kChunkBytes, [&](int64_t begin, int64_t length) {
     at::Tensor column = at::empty({nodes, length}, full.options()),
                all = at::empty({ranks, nodes, length}, full.options());
     across_->all_gather(part_of(collective, Op::all_gather, column), from.narrow(0, begin, length), column).wait();
@@ -82,7 +84,7 @@ Work MpiNodes::reduce_scatter(const Collective& collective, const at::Tensor& fu
   int64_t nodes = across_->size(), ranks = node_->size(), n = shard.numel();
   at::Tensor from = full.view({nodes, ranks, n}), to = shard.view(-1);
   auto wide = is_narrow(collective.dtype) ? at::kFloat : collective.dtype;
-  in_pieces(n, nodes * ranks, static_cast<int64_t>(c10::elementSize(wide)), kChunkBytes, [&](int64_t begin, int64_t length) {
+  in_pieces(n, nodes * ranks, bytes_of(wide), kChunkBytes, [&](int64_t begin, int64_t length) {
     at::Tensor columns = from.narrow(2, begin, length).transpose(0, 1).to(wide).contiguous();
     at::Tensor column = at::empty({nodes, length}, columns.options());
     node_->reduce_scatter(part_of(collective, Op::reduce_scatter, columns), columns, column).wait();

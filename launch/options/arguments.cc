@@ -38,7 +38,8 @@ DEFINE_string(model, "", "Hugging Face folder or checkpoint");
 DEFINE_string(precision, "FP32", "FP32, BF16 or FP64");
 DEFINE_bool(gradients, false, "also write grad.<parameter> of the mean cross-entropy of the input `labels`");
 DEFINE_string(prompt, "", "text that is continued");
-DEFINE_string(prompts, "", "file of texts that are continued together, {\"prompt\": …} in each line; so is what is printed");
+DEFINE_string(prompts, "",
+              "file of texts that are continued together, {\"prompt\": …} in each line; so is what is printed");
 DEFINE_string(prompt_ids, "", "token ids that are continued: 1,2,3");
 DEFINE_int64(max_new_tokens, 64, "tokens to add at most (1 or more)");
 DEFINE_double(temperature, 0, "0: the likeliest token; above 0: drawn, flatter as it grows");

@@ -157,7 +157,8 @@ std::vector<std::string> texts_of(const GenerateArguments& arguments) {
     std::string place = fmt::format("{}:{}", arguments.prompts, ++number);
     texts.push_back(json_string(parse_json(line, place), "prompt", place));
   }
-  if (texts.empty()) throw Error::input(arguments.prompts, "holds no prompt").expected(R"({"prompt": "…"} in each line)");
+  if (texts.empty())
+    throw Error::input(arguments.prompts, "holds no prompt").expected(R"({"prompt": "…"} in each line)");
   return texts;
 }
 
