@@ -74,6 +74,9 @@ def test_merging_files_takes_less_than_a_ranks_files_and_two_tensors(large, tiny
     above = merge(large, "large") - merge(tiny, "tiny")
     print(f"\n{ranks} ranks: {above / MB:.1f} MB above idle; a rank's files {share / MB:.1f} MB, two tensors {2 * largest / MB:.1f} MB")
     assert above <= share + 2 * largest
+    record = (tmp_path / "large" / "merge_record.safetensors").stat().st_size
+    print(f"its record: {100 * record / sum(files):.1f} % of the base")
+    assert record <= 0.15 * sum(files)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
