@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include "cluster/base/registry.h"
 #include "sharding/error_feedback.h"
@@ -58,6 +59,27 @@ class Cutter {
 
 /// An orthonormal basis whose span holds the columns' [rows, rank]; whole also where they are dependent or zero.
 at::Tensor orthonormal(const at::Tensor& columns) { return std::get<0>(at::linalg_qr(columns, "reduced")); }
+
+/// Elements of P Qᵀ from `begin` on, as many as `out` takes. Each is summed in the order of the rank, so that it has the
+/// same bits whatever part of the matrix is asked for: a library's product rounds by shape and alignment.
+template <class Real>
+void multiply(const at::Tensor& p, const at::Tensor& q_transposed, int64_t begin, const at::Tensor& out) {
+  int64_t rank = p.size(1), columns = q_transposed.size(1), end = begin + out.numel();
+  const Real *of_p = p.const_data_ptr<Real>(), *of_q = q_transposed.const_data_ptr<Real>();
+  Real* of_out = out.data_ptr<Real>();
+  int64_t grain = 1 + (1 << 15) / (rank * columns);
+  at::parallel_for(begin / columns, (end + columns - 1) / columns, grain, [&](int64_t first_row, int64_t last_row) {
+    for (int64_t row = first_row; row < last_row; ++row) {
+      int64_t from = std::max(begin, row * columns), count = std::min(end, (row + 1) * columns) - from;
+      Real* sums = of_out + (from - begin);
+      std::fill_n(sums, count, Real(0));
+      for (int64_t r = 0; r < rank; ++r) {
+        const Real* factors = of_q + r * columns + (from - row * columns);
+        for (int64_t j = 0; j < count; ++j) sums[j] += of_p[row * rank + r] * factors[j];
+      }
+    }
+  });
+}
 
 class LowRankSum : public ErrorFeedback {
  public:
@@ -215,7 +237,7 @@ class LowRankSum : public ErrorFeedback {
     reduction.shard.zero().mesh.dp().all_reduce(sums, call).wait();
   }
 
-  /// The rows of P Qᵀ that `segment` touches, and of those what this rank owns.
+  /// Of P Qᵀ, or of what travelled exactly, what this rank owns.
   static void rebuild(const Segment& segment, const std::vector<Matrix>& matrices, const std::vector<at::Tensor>& first,
                       const at::Tensor& owned) {
     auto matrix = std::find_if(matrices.begin(), matrices.end(),
@@ -226,9 +248,16 @@ class LowRankSum : public ErrorFeedback {
       place.copy_(sums.view({-1}).narrow(0, segment.begin, segment.length));
       return;
     }
-    int64_t columns = matrix->shape.columns, begin = segment.begin / columns;
+    if (!place.is_cpu()) return rebuild_rows(segment, sums, matrix->q, place);
+    at::Tensor p = sums.contiguous(), q_transposed = matrix->q.t().contiguous();
+    p.scalar_type() == at::kDouble ? multiply<double>(p, q_transposed, segment.begin, place)
+                                   : multiply<float>(p, q_transposed, segment.begin, place);
+  }
+
+  static void rebuild_rows(const Segment& segment, const at::Tensor& p, const at::Tensor& q, const at::Tensor& place) {
+    int64_t columns = q.size(0), begin = segment.begin / columns;
     int64_t end = (segment.begin + segment.length + columns - 1) / columns;
-    at::Tensor rows = at::mm(sums.narrow(0, begin, end - begin), matrix->q.t());
+    at::Tensor rows = at::mm(p.narrow(0, begin, end - begin), q.t());
     place.copy_(rows.view({-1}).narrow(0, segment.begin - begin * columns, segment.length));
   }
 
