@@ -180,10 +180,10 @@ void print(const GenerateArguments& arguments, const std::string& tokenizer_fold
   std::vector<std::string> lines;
   for (const Ids& each : ids) lines.push_back(fmt::format("{}", fmt::join(each, ",")));
   if (!arguments.prompt_ids) lines = decode_ids(tokenizer_folder, lines);
-  for (size_t i = 0; i < lines.size(); ++i) {
-    std::string prompt = arguments.prompts.empty() ? "" : texts_of(arguments)[i];
-    fmt::print("{}\n", arguments.prompts.empty() ? lines[i] : dump_json({{"prompt", prompt}, {"text", lines[i]}}));
-  }
+  bool of_file = !arguments.prompts.empty();
+  std::vector<std::string> prompts = of_file ? texts_of(arguments) : std::vector<std::string>(lines.size());
+  for (size_t i = 0; i < lines.size(); ++i)
+    fmt::print("{}\n", of_file ? dump_json({{"prompt", prompts[i]}, {"text", lines[i]}}) : lines[i]);
 }
 
 }  // namespace
