@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 
 namespace echelon {
 
@@ -12,6 +13,8 @@ struct StepSeconds {
   double communication = 0;   ///< inside collectives: what compute did not hide
   double optimizer = 0;
   double data = 0;
+
+  double checkpoint = 0;      ///< waited for a save; not in `total`
 
   double other() const { return total - compute - communication - optimizer - data; }
 };
@@ -29,6 +32,15 @@ class Stopwatch {
     return elapsed;
   }
   double total() const { return since(start_); }
+  /// Runs `action`, whose seconds belong to no lap and not to the total. Returns them.
+  double leave_out(const std::function<void()>& action) {
+    Clock::time_point began = Clock::now();
+    action();
+    Clock::duration took = Clock::now() - began;
+    start_ += took;
+    last_ += took;
+    return std::chrono::duration<double>(took).count();
+  }
 
  private:
   using Clock = std::chrono::steady_clock;

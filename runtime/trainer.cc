@@ -99,6 +99,7 @@ Report Trainer::step(int64_t step) {
 
   progress_->enter(Phase::update, step);
   double gradient_norm = reduce_losses_and_norm(report);
+  if (before_update_) report.seconds.checkpoint = watch.leave_out(before_update_);
   skipped_in_a_row_ = skips(report) ? skipped_in_a_row_ + 1 : 0;
   report.skipped = skipped_in_a_row_;
   // A step that is left out changes no master and no moment. Step numbers go on, and with them data, schedule and

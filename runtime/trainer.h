@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -61,6 +62,8 @@ class Trainer {
   Report step(int64_t step);
   /// From now on tells `progress` what this rank is at, step by step and, in evaluations, batch by batch.
   void report_to(std::shared_ptr<RankProgress> progress) { progress_ = std::move(progress); }
+  /// Called in every step before masters and optimizer state change.
+  void before_update(std::function<void()> action) { before_update_ = std::move(action); }
   /// The run goes on behind so many steps in a row that were left out.
   void go_on_after_skipped(int64_t steps) { skipped_in_a_row_ = steps; }
   bool evaluates() const { return validation_ != nullptr; }
@@ -115,6 +118,7 @@ class Trainer {
   std::unique_ptr<Schedule> schedule_;
   std::vector<Owned> owned_;
   int64_t skipped_in_a_row_ = 0;
+  std::function<void()> before_update_;
   std::shared_ptr<RankProgress> progress_ = std::make_shared<RankProgress>();
 };
 

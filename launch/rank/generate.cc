@@ -12,6 +12,7 @@
 #include "launch/rank/commands.h"
 #include "launch/rank/loaded_model.h"
 #include "launch/rank/text_tool.h"
+#include "runtime/stopwatch.h"
 
 namespace echelon {
 
@@ -186,6 +187,13 @@ void print(const GenerateArguments& arguments, const std::string& tokenizer_fold
     fmt::print("{}\n", of_file ? dump_json({{"prompt", prompts[i]}, {"text", lines[i]}}) : lines[i]);
 }
 
+void say_speed(const std::vector<Ids>& prompts, const std::vector<Ids>& ids, double seconds) {
+  size_t made = 0;
+  for (size_t i = 0; i < ids.size(); ++i) made += ids[i].size() - prompts[i].size();
+  EC_LOG(info, "{} tokens behind {} prompt{} in {:.3f} s: {:.0f} tokens/s", made, ids.size(), ids.size() == 1 ? "" : "s",
+         seconds, static_cast<double>(made) / seconds);
+}
+
 }  // namespace
 
 int64_t choose(const at::Tensor& logits, double temperature, double top_p, double uniform) {
@@ -224,8 +232,12 @@ int run_generate(const CommandLine& line, Session& session) {
   layout.set_precision(arguments.precision);
   LoadedModel loaded(std::move(source), world, layout, arguments.adapter);
   if (arguments.merge_adapters) merge_adapters(loaded.model, *loaded.adapters, arguments.model, arguments.adapter);
+  Stopwatch watch(0);
   std::vector<Ids> ids = generate(loaded.model, loaded.mesh, prompts, options);
-  if (world.rank() == 0) print(arguments, loaded.source.tokenizer_folder, ids);
+  if (world.rank() == 0) {
+    say_speed(prompts, ids, watch.total());
+    print(arguments, loaded.source.tokenizer_folder, ids);
+  }
   return 0;
 }
 

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "cluster/base/log.h"
 #include "comm/agree.h"
@@ -36,7 +38,7 @@ std::future<std::vector<FileRecord>> write_values(Trainer& trainer, const std::s
   };
   std::optional<ShardFiles> files;
   unless_failed([&] { files.emplace(folder, plan); });
-  visit_planned(trainer, [&](const std::string& name, const at::Tensor& values) {
+  visit_planned(trainer, [&](const std::string& name, const at::Tensor& values, Lasts) {
     unless_failed([&] {
       at::Tensor here = values.contiguous().cpu();
       files->write(name, here.const_data_ptr(), here.nbytes());
@@ -47,14 +49,21 @@ std::future<std::vector<FileRecord>> write_values(Trainer& trainer, const std::s
   return votes.get_future();
 }
 
+constexpr int kNice = 10;
+
 bool is_ready(const auto& future) { return future.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
 
 }  // namespace
 
 CheckpointSaver::CheckpointSaver(Trainer& trainer, CheckpointStore store, int64_t keep)
-    : trainer_(trainer), store_(std::move(store)), keep_(keep) {}
+    : trainer_(trainer), store_(std::move(store)), keep_(keep) {
+  trainer_.before_update([this] { snapshot_.let_go(); });
+}
 
-CheckpointSaver::~CheckpointSaver() { given_up_ = true; }
+CheckpointSaver::~CheckpointSaver() {
+  given_up_ = true;
+  trainer_.before_update({});
+}
 
 void CheckpointSaver::begin(const ShardPlan& plan, int64_t step) {
   EC_CHECK(!pending_, "the save of step {} is undecided", pending_->step);
@@ -90,11 +99,13 @@ void CheckpointSaver::start(int64_t step) {
   pending_->votes = std::async(std::launch::async, [this] { return write_snapshot(); });
 }
 
-std::vector<FileRecord> CheckpointSaver::write_snapshot() const {
+std::vector<FileRecord> CheckpointSaver::write_snapshot() {
+  // Training goes first: this thread takes what its threads leave of the processor.
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
   ShardFiles files(pending_->folder, snapshot_.plan());
-  snapshot_.visit([&](const std::string& name, const std::byte* bytes, size_t size) {
+  snapshot_.visit([&](const std::string& name, const std::byte* bytes, size_t size, size_t offset) {
     if (given_up_) throw Error::storage(pending_->folder, "the save was given up");
-    files.write(name, bytes, size);
+    files.write(name, bytes, size, offset);
   });
   return files.finish();
 }

@@ -18,11 +18,11 @@ namespace echelon {
 /// their hashes, rank 0 commits them with one rename and then removes all but the newest `keep`. The files are readable
 /// by torch.distributed.checkpoint.
 ///
-/// Between start() and its end training goes on. A thread of each rank writes, and later one of rank 0 commits; no
+/// Between start() and its end training goes on; its next update waits until what is not written yet is copied. A thread of each rank writes, and later one of rank 0 commits; no
 /// thread but the caller's enters a collective. So the caller asks at a step's end whether any rank is busy, and calls
 /// advance() when none is:
 ///
-///     saver.start(50);                       // waits for an undecided save, then copies
+///     saver.start(50);                       // waits for an undecided save
 ///     … steps …  if (no rank is busy()) saver.advance();      // votes; the next time: is it committed?
 ///     saver.finish();
 ///
@@ -40,7 +40,7 @@ class CheckpointSaver {
   void prepare();
   /// Durable when it returns; needs no memory for a copy. The undecided save must have been finished.
   void save(int64_t step);
-  /// Returns when the state is copied. The undecided save must have been finished.
+  /// Holds the state still (Snapshot) and returns. The undecided save must have been finished.
   /// Errors: also Error::memory when there is no room for the copy.
   void start(int64_t step);
   /// Whether a thread of this rank is at work.
@@ -60,7 +60,7 @@ class CheckpointSaver {
   };
   const Group& world() const { return trainer_.mesh().world(); }
   void begin(const ShardPlan& plan, int64_t step);
-  std::vector<FileRecord> write_snapshot() const;
+  std::vector<FileRecord> write_snapshot();
   void count_votes();
   void undo(const Error& error);
 

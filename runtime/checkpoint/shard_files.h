@@ -14,7 +14,9 @@ class ShardFiles {
   /// Creates the file of tensors in `folder`. Errors, here and below: Error::storage.
   ShardFiles(const std::string& folder, const ShardPlan& plan);
 
-  void write(const std::string& name, const void* bytes, size_t size) { writer_.write(name, bytes, size); }
+  void write(const std::string& name, const void* bytes, size_t size, size_t offset_in_tensor = 0) {
+    writer_.write(name, bytes, size, offset_in_tensor);
+  }
   /// Makes the files durable and hashes them: the votes of this rank.
   std::vector<FileRecord> finish();
 

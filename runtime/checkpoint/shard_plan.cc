@@ -75,17 +75,17 @@ ShardPlan shard_plan(Trainer& trainer, int64_t step) {
 }
 
 void visit_planned(Trainer& trainer,
-                   const std::function<void(const std::string& name, const at::Tensor& values)>& take) {
+                   const std::function<void(const std::string& name, const at::Tensor& values, Lasts lasts)>& take) {
   std::vector<Quantity> all = quantities(trainer);
   for (Owned& owned : trainer.owned()) {
     for (const Quantity& quantity : all) {
       FlatShard::Reach reach = owned.shard->reach(quantity.owned(owned));
       for (const FlatShard::Rows& rows : owned.shard->rows_to_save()) {
-        take(quantity.prefix + rows.parameter->name(), rows.values(reach));
+        take(quantity.prefix + rows.parameter->name(), rows.values(reach), Lasts::until_update);
       }
     }
   }
-  for (const KeptByExchange& kept : kept_by_exchange(trainer)) take(kept.name, kept.value);
+  for (const KeptByExchange& kept : kept_by_exchange(trainer)) take(kept.name, kept.value, Lasts::call);
 }
 
 std::string layout_text(const Trainer& trainer) {

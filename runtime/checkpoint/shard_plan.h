@@ -23,10 +23,13 @@ struct ShardPlan {
 
 ShardPlan shard_plan(Trainer& trainer, int64_t step);
 
-/// Hands the values of all planned tensors to `take`, in the order of the plan, in any memory; valid during the call.
-/// Collective: a rank that can no longer write must go through it too.
+/// How long values can be read.
+enum class Lasts { call, until_update };
+
+/// Hands the values of all planned tensors to `take`, in the order of the plan, in any memory. Collective: a rank that
+/// can no longer write must go through it too.
 void visit_planned(Trainer& trainer,
-                   const std::function<void(const std::string& name, const at::Tensor& values)>& take);
+                   const std::function<void(const std::string& name, const at::Tensor& values, Lasts lasts)>& take);
 
 /// The layout in words, for the manifest.
 std::string layout_text(const Trainer& trainer);

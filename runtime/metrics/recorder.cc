@@ -73,9 +73,10 @@ Recorder::Recorder(const std::string& folder, int64_t last_step, const Trainer& 
 }
 
 void Recorder::step(const Report& report) {
-  double waited = std::exchange(waited_since_step_, 0);
+  waited(report.seconds.checkpoint);
+  double checkpoint_seconds = std::exchange(waited_since_step_, 0);
   if (!files_) return;
-  files_->metrics.append(line_of(report, waited));
+  files_->metrics.append(line_of(report, checkpoint_seconds));
   double tokens_per_second = static_cast<double>(report.tokens) / report.seconds.total;
   TensorBoardWriter& events = files_->events;
   events.scalar("train/loss", report.loss, report.step);

@@ -284,7 +284,8 @@ def processor_name():
     return f"{facts.get('model name', '?')} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
 
 
-def describe_machine(options):
+def describe(measurement):
+    """The machine, and what is measured on it."""
     import torch
     import transformers
 
@@ -292,10 +293,7 @@ def describe_machine(options):
         f"{processor_name()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}"
     )
-    print(
-        f"{' '.join(sys.argv)}: {options.precision}, ZeRO-{options.zero}, {options.rounds} rounds of "
-        f"{options.steps - options.warmup} steps; ms a step, median [quartiles]; ratio over 1: Echelon is faster"
-    )
+    print(f"{' '.join(sys.argv)}: {measurement}")
 
 
 def refuse_busy_machine(options):
@@ -306,7 +304,8 @@ def refuse_busy_machine(options):
 def main():
     options = parse()
     refuse_busy_machine(options)
-    describe_machine(options)
+    describe(f"{options.precision}, ZeRO-{options.zero}, {options.rounds} rounds of {options.steps - options.warmup} steps; "
+             "ms a step, median [quartiles]; ratio over 1: Echelon is faster")
     print("ranks  peer      Echelon                    peer                       ratio")
     with tempfile.TemporaryDirectory(prefix="echelon-bench-") as name:
         folder = Path(name)

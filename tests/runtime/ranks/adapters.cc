@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -26,6 +27,9 @@ struct Case {
   std::string name, adapter;  ///< lines of a recipe
   std::string base = "base/tiny_decoder_clm";
 };
+
+/// Makes the decoder a Llama with grouped queries.
+constexpr const char* kLlama = "model { architecture { family: \"llama\" kv_heads: 2 dropout: 0 } } ";
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all = {
@@ -56,6 +60,15 @@ const std::vector<Case>& cases() {
       {"BitFit", "trainable: \"\\\\.bias$\""},
       {"LoraBesideTrainedNorms", "trainable: [\"norm\", \"^head\"] adapter { [echelon/Lora] { rank: 2 } }",
        "base/tiny_encoder_mlm"},
+      {"LoraOnLlama",
+       kLlama + std::string("adapter { [echelon/Lora] { rank: 3 dropout: 0.1 targets: \"all-linear\" } }")},
+      {"DoraOnLlama", kLlama + std::string("adapter { [echelon/Lora] { rank: 2 dora: true } }")},
+      {"Ia3OnLlama", kLlama + std::string("adapter { [echelon/Ia3] {} }")},
+      {"PrefixTuningOfLlama", kLlama + std::string("adapter { [echelon/PrefixTuning] { tokens: 3 } }")},
+      {"PromptTuningOfLlama", kLlama + std::string("adapter { [echelon/PromptTuning] { tokens: 3 } }")},
+      {"BottleneckInLlama", kLlama + std::string("adapter { [echelon/Bottleneck] { width: 3 } }")},
+      {"PrefixTuningOfAnEncoder", "adapter { [echelon/PrefixTuning] { tokens: 3 } }", "base/tiny_encoder_mlm"},
+      {"BottleneckInAnEncoder", "adapter { [echelon/Bottleneck] { width: 3 } }", "base/tiny_encoder_mlm"},
       {"TwoAtOnce", "adapter { [echelon/Lora] { rank: 2 } } adapter { [echelon/Ia3] { name: \"gates\" } }"},
   };
   return all;
@@ -74,8 +87,17 @@ class Adapters : public ::testing::TestWithParam<size_t> {
 };
 
 TEST_P(Adapters, OnAnyRanksTakeTheStepOfOne) {
-  expect_equal_in_float64(recipe_of(which(), 3, 1), kSteps);
-  if (has_ranks_for(2)) expect_equal_in_float64(recipe_of(which(), 1, 2), kSteps);
+  for (int zero = 0; zero <= 3; ++zero) {
+    SCOPED_TRACE(fmt::format("ZeRO-{}", zero));
+    expect_equal_in_float64(recipe_of(which(), zero, 1), kSteps);
+  }
+}
+
+TEST_P(Adapters, AreTheSameCutByTensorParallelRanks) {
+  for (int zero : {1, 3}) {
+    SCOPED_TRACE(fmt::format("ZeRO-{}", zero));
+    if (has_ranks_for(2)) expect_equal_in_float64(recipe_of(which(), zero, 2), kSteps);
+  }
 }
 
 TEST_P(Adapters, LeaveTheBaseAsItWasAndKeepStateForTheirOwnOnly) {

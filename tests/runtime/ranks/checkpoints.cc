@@ -1,5 +1,6 @@
 // Saves that are written while training goes on: what they hold, and what becomes of them when a rank cannot write.
 #include <csignal>
+#include <future>
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
@@ -71,6 +72,42 @@ TEST(CheckpointsOnRanks, WrittenWhileTrainingGoesOnHoldTheStepThatWasAsked) {
     run.take(3, 5);
     EXPECT_EQ(run.saver.finish(), 2);
     EXPECT_EQ(run.files(2), open_checkpoint(at_once.folder(2)).manifest.files);
+  }
+}
+
+TEST(CheckpointsOnRanks, ASnapshotIsOfItsStepHoweverFarItWasReadBeforeTheUpdate) {
+  SavedRun run("snapshot");
+  run.take(1, 1);
+  ShardPlan plan = shard_plan(run.trainer, 1);
+  Snapshot snapshot;
+  snapshot.reserve(plan.bytes);
+  using Bytes = std::map<std::string, std::string>;
+  auto read = [&](size_t pieces_before_update) {
+    snapshot.take(run.trainer, plan);
+    Bytes all;
+    std::future<void> update;
+    size_t pieces = 0;
+    auto visit = [&](const std::string& name, const std::byte* bytes, size_t size, size_t) {
+      if (pieces++ == pieces_before_update) {
+        // Waits for us, who have this piece.
+        update = std::async(std::launch::async, [&] {
+          snapshot.let_go();
+          for (Owned& owned : run.trainer.owned()) owned.shard->master().zero_();
+        });
+        EXPECT_EQ(update.wait_for(std::chrono::milliseconds(20)), std::future_status::timeout);
+      }
+      all[name].append(reinterpret_cast<const char*>(bytes), size);
+    };
+    snapshot.visit(visit);
+    return all;
+  };
+  std::vector<at::Tensor> masters;
+  for (Owned& owned : run.trainer.owned()) masters.push_back(owned.shard->master().clone());
+  Bytes undisturbed = read(1000);
+  EXPECT_EQ(undisturbed.size(), plan.tensors.size());
+  for (size_t pieces : {0, 1, 5}) {
+    EXPECT_EQ(read(pieces), undisturbed) << pieces;
+    for (size_t i = 0; i < masters.size(); ++i) run.trainer.owned()[i].shard->master().copy_(masters[i]);
   }
 }
 
