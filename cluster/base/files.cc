@@ -24,6 +24,15 @@ struct stat status_of(const Descriptor& file, const std::string& path, Error::Ki
   return status;
 }
 
+/// Of stat's result. A disk that cannot say must not be taken for one that says no: a run that was replaced would find no
+/// claim above its own.
+bool is_found(int result, const std::string& path) {
+  if (result == 0) return true;
+  bool is_absent = errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG || errno == EACCES;
+  if (!is_absent) throw system_error(Error::Kind::storage, path, "look at");
+  return false;
+}
+
 /// Removes a temporary file unless it got its name.
 class Temporary {
  public:
@@ -97,12 +106,12 @@ std::vector<std::string> list_folder(const std::string& path) {
 
 bool exists(const std::string& path) {
   struct stat status;
-  return ::lstat(path.c_str(), &status) == 0;
+  return is_found(::lstat(path.c_str(), &status), path);
 }
 
 bool is_folder(const std::string& path) {
   struct stat status;
-  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+  return is_found(::stat(path.c_str(), &status), path) && S_ISDIR(status.st_mode);
 }
 
 void make_folders(const std::string& path) {
