@@ -24,8 +24,8 @@ struct stat status_of(const Descriptor& file, const std::string& path, Error::Ki
   return status;
 }
 
-/// Of stat's result. A disk that cannot say must not be taken for one that says no: a run that was replaced would find no
-/// claim above its own.
+/// Of stat's result. A disk that cannot say must not be taken for one that says no: a run that was replaced would find
+/// no claim above its own.
 bool is_found(int result, const std::string& path) {
   if (result == 0) return true;
   bool is_absent = errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG || errno == EACCES;

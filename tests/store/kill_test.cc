@@ -1,11 +1,8 @@
-// Saves that are killed: at every system call that changes something, and at random moments.
+// Saves that are killed at every system call that changes something; at random moments: faults/kills.cc.
 #include <algorithm>
-#include <chrono>
 #include <csignal>
 #include <functional>
 #include <iterator>
-#include <random>
-#include <thread>
 
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -87,45 +84,6 @@ TEST(KilledSave, BeforeAnyCallLeavesOnlyWholeSteps) {
   EXPECT_GT(call, 30);
   EXPECT_GT(committed_after, 1);     // kills came after the commit
   EXPECT_LT(committed_after, call);  // and before it
-}
-
-/// Saves for ever, and reports each commit through `pipe`.
-[[noreturn]] void save_until_killed(const CheckpointStore& store, int64_t step, int pipe) {
-  for (;; ++step) {
-    save_step(store, step, 20000);
-    if (::write(pipe, &step, sizeof step) != sizeof step) ::_exit(1);
-    store.retire(2);
-  }
-}
-
-/// The last step that the child said it had committed before it was killed.
-int64_t save_and_kill(const CheckpointStore& store, int64_t committed, std::chrono::microseconds after) {
-  int ends[2];
-  if (::pipe(ends) != 0) return -1;
-  pid_t child = ::fork();
-  if (child == 0) save_until_killed(store, committed + 1, ends[1]);
-  ::close(ends[1]);
-  std::this_thread::sleep_for(after);
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
-  for (int64_t step; ::read(ends[0], &step, sizeof step) == sizeof step;) committed = step;
-  ::close(ends[0]);
-  return committed;
-}
-
-TEST(KilledSave, AtRandomMomentsLosesNoCommittedStep) {
-  TemporaryFolder folder(memory_folder());
-  CheckpointStore store(folder.path());
-  std::mt19937 random(11);
-  int64_t newest = 0;
-  for (int trial = 0; trial < 200; ++trial) {
-    int64_t committed = save_and_kill(store, newest, std::chrono::microseconds(random() % 8000));
-    ASSERT_GE(committed, newest);
-    newest = newest_whole_step(store);
-    ASSERT_GE(newest, committed);
-    store.clean();
-  }
-  EXPECT_GT(newest, 20);  // else the kills came before anything was saved, and showed nothing
 }
 
 }  // namespace

@@ -18,12 +18,19 @@ inline FileRecord write_rank_file(const std::string& staging, int rank, char val
   return hash_file(path, fmt::format("rank {}", rank));
 }
 
+/// What the bytes of a rank's tensor equal in such a step.
+inline char value_of(int64_t step, int rank) { return static_cast<char>(step + rank); }
+
+/// Writes two ranks' files of a step and commits them.
+inline Manifest commit_step(const CheckpointStore& store, const std::string& staging, int64_t step, int64_t bytes) {
+  std::vector<FileRecord> votes;
+  for (int rank : {0, 1}) votes.push_back(write_rank_file(staging, rank, value_of(step, rank), bytes));
+  return store.commit(staging, step, votes, "dp=2 zero=3");
+}
+
 /// A whole save of two ranks.
 inline Manifest save_step(const CheckpointStore& store, int64_t step, int64_t bytes = 1000) {
-  std::string staging = store.begin(step, 2 * bytes);
-  std::vector<FileRecord> votes;
-  for (int rank : {0, 1}) votes.push_back(write_rank_file(staging, rank, static_cast<char>(step + rank), bytes));
-  return store.commit(staging, step, votes, "dp=2 zero=3");
+  return commit_step(store, store.begin(step, 2 * bytes), step, bytes);
 }
 
 inline void flip_bit(const std::string& path, size_t bit) {
