@@ -190,8 +190,8 @@ void print(const GenerateArguments& arguments, const std::string& tokenizer_fold
 void say_speed(const std::vector<Ids>& prompts, const std::vector<Ids>& ids, double seconds) {
   size_t made = 0;
   for (size_t i = 0; i < ids.size(); ++i) made += ids[i].size() - prompts[i].size();
-  EC_LOG(info, "{} tokens behind {} prompt{} in {:.3f} s: {:.0f} tokens/s", made, ids.size(), ids.size() == 1 ? "" : "s",
-         seconds, static_cast<double>(made) / seconds);
+  EC_LOG(info, "{} tokens behind {} prompt{} in {:.3f} s: {:.0f} tokens/s", made, ids.size(),
+         ids.size() == 1 ? "" : "s", seconds, static_cast<double>(made) / seconds);
 }
 
 }  // namespace

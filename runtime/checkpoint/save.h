@@ -18,9 +18,9 @@ namespace echelon {
 /// their hashes, rank 0 commits them with one rename and then removes all but the newest `keep`. The files are readable
 /// by torch.distributed.checkpoint.
 ///
-/// Between start() and its end training goes on; its next update waits until what is not written yet is copied. A thread of each rank writes, and later one of rank 0 commits; no
-/// thread but the caller's enters a collective. So the caller asks at a step's end whether any rank is busy, and calls
-/// advance() when none is:
+/// Between start() and its end training goes on; its next update waits until what is not written yet is copied. A
+/// thread of each rank writes, and later one of rank 0 commits; no thread but the caller's enters a collective. So the
+/// caller asks at a step's end whether any rank is busy, and calls advance() when none is:
 ///
 ///     saver.start(50);                       // waits for an undecided save
 ///     … steps …  if (no rank is busy()) saver.advance();      // votes; the next time: is it committed?
