@@ -13,8 +13,8 @@
 
 namespace echelon {
 
-/// Masters and optimizer state change only in updates. Until the next one a thread reads them where they are; what it has
-/// not come to by then is copied. So a fast disk costs training nothing, and a slow one the copy of what remains.
+/// Masters and optimizer state change only in updates. Until the next one a thread reads them where they are; what it
+/// has not come to by then is copied. So a fast disk costs training nothing, and a slow one the copy of what remains.
 class Snapshot {
  public:
   /// Takes memory for a whole copy and touches every page, so that no copy waits for the system. Kept for later
