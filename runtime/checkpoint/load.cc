@@ -1,5 +1,7 @@
 #include "runtime/checkpoint/load.h"
 
+#include <algorithm>
+
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -15,6 +17,7 @@ namespace echelon {
 namespace {
 
 constexpr int64_t kStateLimit = 64 << 20;
+constexpr uint64_t kLargestOffset = uint64_t{1} << 60;
 
 at::ScalarType scalar_type(DType dtype, const std::string& place) {
   if (dtype == DType::F32) return at::kFloat;
@@ -30,19 +33,37 @@ at::Tensor window(at::Tensor tensor, const Slice& part, const std::vector<int64_
   return tensor;
 }
 
+const Json& child_of(const Json& object, const std::string& key, const std::string& place, const std::string& mistake) {
+  if (!object.is_object() || !object.contains(key)) throw Error::storage(place, mistake);
+  return object[key];
+}
+
 Slice slice_of(const TensorEntry& entry, const Json& sharding, const std::string& place) {
   Slice slice = Slice::whole(entry.shape);
-  if (!sharding.contains(entry.name)) throw Error::storage(place, "does not say where " + entry.name + " stands");
-  const Json& offsets = sharding[entry.name].value("saved_offsets", Json());
+  if (entry.shape.empty()) throw Error::storage(place, entry.name + " has no rows");
+  std::string silent = "does not say where " + entry.name + " stands";
+  const Json& offsets = child_of(child_of(sharding, entry.name, place, silent), "saved_offsets", place, silent);
   if (!offsets.is_array() || offsets.size() != entry.shape.size()) {
     throw Error::storage(place, "has offsets of another rank than the tensor for " + entry.name);
   }
   for (size_t dim = 0; dim < offsets.size(); ++dim) {
-    if (!offsets[dim].is_number_unsigned())
+    if (!offsets[dim].is_number_unsigned() || offsets[dim].get<uint64_t>() > kLargestOffset)
       throw Error::storage(place, "has an offset that is no count for " + entry.name);
     slice.offsets[dim] = offsets[dim].get<int64_t>();
   }
   return slice;
+}
+
+/// Whether no element is in two of `slices`.
+bool are_disjoint(std::vector<Slice> slices) {
+  std::sort(slices.begin(), slices.end(), [](const Slice& a, const Slice& b) { return a.offsets[0] < b.offsets[0]; });
+  for (size_t i = 0; i < slices.size(); ++i) {
+    int64_t end = slices[i].offsets[0] + slices[i].sizes[0];
+    for (size_t next = i + 1; next < slices.size() && slices[next].offsets[0] < end; ++next) {
+      if (intersect(slices[i], slices[next]).elements() > 0) return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace
@@ -62,10 +83,14 @@ void CheckpointReader::read_state(const Checkpoint& checkpoint) {
   if (hash_file(path, record->writer) != *record)
     throw Error::storage(path, "is damaged: its hash is not the manifest's");
   Json state = parse_json(read_file(path, Error::Kind::storage, kStateLimit), path, Error::Kind::storage);
-  step_ = json_integer(state, "step", path, 0, int64_t{1} << 60);
-  recipe_ = json_string(state, "recipe", path);
-  config_ = state["config"];
-  for (const Json& name : state["optimizer_state"]) optimizer_state_.push_back(name.get<std::string>());
+  step_ = json_integer(state, "step", path, 0, int64_t{1} << 60, Error::Kind::storage);
+  recipe_ = json_string(state, "recipe", path, Error::Kind::storage);
+  config_ = child_of(state, "config", path, "has no config of the model");
+  if (!config_.is_object()) throw Error::storage(path, "config is no object");
+  const Json& names = child_of(state, "optimizer_state", path, "does not name the optimizer's state");
+  bool are_names = names.is_array() && std::all_of(names.begin(), names.end(), [](auto& n) { return n.is_string(); });
+  if (!are_names) throw Error::storage(path, "optimizer_state is no list of names");
+  optimizer_state_ = names.get<std::vector<std::string>>();
   if (state.contains("replicas")) {
     replicas_ = static_cast<int>(json_integer(state, "replicas", path, 1, 1 << 16, Error::Kind::storage));
   }
@@ -92,6 +117,7 @@ at::Tensor CheckpointReader::read(const std::string& name, const Slice& slice) {
   at::ScalarType dtype = scalar_type(found->second.front().entry->dtype, place_);
   at::Tensor out = at::empty(slice.sizes, dtype);
   int64_t filled = 0;
+  std::vector<Slice> found_slices;
   for (const Chunk& chunk : found->second) {
     if (chunk.slice.sizes.size() != slice.sizes.size())
       throw Error::storage(place_, name + " has another rank than the model's");
@@ -99,7 +125,10 @@ at::Tensor CheckpointReader::read(const std::string& name, const Slice& slice) {
     if (common.elements() == 0) continue;
     window(out, common, slice.offsets).copy_(part_of(chunk, common));
     filled += common.elements();
+    found_slices.push_back(common);
   }
+  // Rows that are there twice could make up for others that are not there.
+  if (!are_disjoint(std::move(found_slices))) throw Error::storage(place_, "holds elements of " + name + " twice");
   if (filled != slice.elements())
     throw Error::storage(place_, fmt::format("holds {} of {} elements of {}", filled, slice.elements(), name));
   return out;
