@@ -69,7 +69,8 @@ void Generation::make_cache() {
   const Architecture& a = model_.architecture();
   auto sequences = static_cast<int64_t>(ids_.size());
   int64_t columns = longest_ + new_tokens_ + model_.extra_positions();
-  cache_.memory = at::empty({a.layers, 2, sequences, a.kv_heads / mesh_.tp().size(), columns, a.head_width},
+  // Zeros: what stands before a prompt's begin is masked, that is, multiplied by zero, and so must be a number.
+  cache_.memory = at::zeros({a.layers, 2, sequences, a.kv_heads / mesh_.tp().size(), columns, a.head_width},
                             model_.weights().units.front()->zero().options.values);
   bool ragged = std::any_of(ids_.begin(), ids_.end(),
                             [&](const Ids& ids) { return static_cast<int64_t>(ids.size()) < longest_; });
