@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -92,7 +93,18 @@ void stop_on_signals() {
   struct sigaction action {};
   action.sa_handler = request_stop;
   action.sa_flags = SA_RESTART;
-  for (int signal : {SIGUSR1, SIGTERM, SIGINT}) sigaction(signal, &action, nullptr);
+  sigset_t stops;
+  sigemptyset(&stops);
+  for (int signal : {SIGUSR1, SIGTERM, SIGINT}) {
+    sigaction(signal, &action, nullptr);
+    sigaddset(&stops, signal);
+  }
+  // A thread of their own takes them. On one that computes, a handler's frame overwrites what products by oneDNN keep
+  // below the stack pointer, and they then write where they must not. Threads that start later inherit the mask.
+  pthread_sigmask(SIG_BLOCK, &stops, nullptr);
+  std::thread([stops] {
+    for (int signal = 0; sigwait(&stops, &signal) == 0;) stop_requested = true;
+  }).detach();
 }
 
 int run_train(const CommandLine& line, Session& session) {
