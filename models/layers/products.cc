@@ -46,7 +46,7 @@ void few_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& b
   for_blocks(weight.size(0), block, [&](int64_t begin, int64_t end) { few_rows_product(product, begin, end); });
 }
 
-/// Libraries read a matrix at a third of the memory's rate for a single row, and pack it anew for a few.
+/// The libraries were seen to read a matrix at a third of the memory's rate for a single row (Zen 4).
 bool are_few_rows(const at::Tensor& x, const at::Tensor& weight) {
   return kernels_take(x) && x.size(0) <= kFewRows && x.stride(1) == 1 && weight.is_contiguous();
 }
