@@ -99,8 +99,8 @@ void stop_on_signals() {
     sigaction(signal, &action, nullptr);
     sigaddset(&stops, signal);
   }
-  // A thread of their own takes them: a handler that runs within a product by oneDNN (of PyTorch 2.11) was seen to leave
-  // a destroyed heap behind. Threads that start later inherit the mask.
+  // A thread of their own takes them: a handler that runs within a product by oneDNN (of PyTorch 2.11) was seen to
+  // leave a destroyed heap behind. Threads that start later inherit the mask.
   pthread_sigmask(SIG_BLOCK, &stops, nullptr);
   std::thread([stops] {
     for (int signal = 0; sigwait(&stops, &signal) == 0;) stop_requested = true;
