@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 #include <optional>
+#include <string>
 
 #include "tests/test_session.h"
 
@@ -47,10 +48,19 @@ void quieten(int rank) {
 
 const Session& session() { return *joined(); }
 
+namespace {
+
+/// ECHELON_TEST_BACKEND, or what suits how the program was started.
+std::string backend_of_tests() {
+  if (const char* asked = std::getenv("ECHELON_TEST_BACKEND")) return asked;
+  return std::getenv("OMPI_COMM_WORLD_SIZE") ? "mpi" : "self";
+}
+
+}  // namespace
+
 int run_tests(int argc, char** argv) {
   // Before InitGoogleTest, so that a suite's parameters may depend on the number of ranks.
-  joined().emplace(Session::join(argc, argv, {.backend = std::getenv("OMPI_COMM_WORLD_SIZE") ? "mpi" : "self",
-                                              .timeout_seconds = 60}));
+  joined().emplace(Session::join(argc, argv, {.backend = backend_of_tests(), .timeout_seconds = 60}));
   ::testing::InitGoogleTest(&argc, argv);
   quieten(session().world().rank());
   int result = RUN_ALL_TESTS();

@@ -5,7 +5,7 @@
 
 namespace echelon::testing {
 
-/// Of all ranks under mpirun, else of this process alone.
+/// Of all ranks under mpirun, else of this process alone; over the backend that ECHELON_TEST_BACKEND names, as nccl.
 const Session& session();
 
 }  // namespace echelon::testing

@@ -1,11 +1,10 @@
-// Ranks with a GPU each, over NCCL. Compiled wherever NCCL's headers are; it has not run on a GPU yet, and where none
-// is visible require_nccl() says so and nothing else here is reached. NCCL runs the operations of a communicator one
-// after the other: two ranks that send to each other before either receives wait for ever, until the timeout.
-#include <cuda_runtime_api.h>
+// Ranks with a GPU each, over NCCL. Compiled wherever NCCL's headers are; where no GPU is visible require_nccl() says
+// so and nothing else here is reached.
 #include <dlfcn.h>
-#include <nccl.h>
+#include <unistd.h>
 
-#include <exception>
+#include <cstdlib>
+#include <deque>
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -13,65 +12,14 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "cluster/base/log.h"
 #include "comm/backends/backend.h"
 #include "comm/backends/mpi_calls.h"
+#include "comm/backends/nccl_handles.h"
 
 namespace echelon {
 
 namespace {
-
-void nccl_check(ncclResult_t code, const char* operation) {
-  if (code != ncclSuccess && code != ncclInProgress) throw Error::comm(operation, ncclGetErrorString(code));
-}
-
-void cuda_check(cudaError_t code, const char* operation) {
-  if (code != cudaSuccess) throw Error::comm(operation, cudaGetErrorString(code));
-}
-
-/// Owns a communicator. It is aborted when an error is on its way up: to destroy it would wait for the other ranks.
-class NcclCommunicator {
- public:
-  explicit NcclCommunicator(ncclComm_t comm) : comm_(comm) {}
-  NcclCommunicator(NcclCommunicator&& other) noexcept : comm_(std::exchange(other.comm_, nullptr)) {}
-  NcclCommunicator& operator=(NcclCommunicator&& other) noexcept {
-    std::swap(comm_, other.comm_);
-    return *this;
-  }
-  ~NcclCommunicator() {
-    if (comm_ == nullptr) return;
-    std::uncaught_exceptions() > 0 ? ncclCommAbort(comm_) : ncclCommDestroy(comm_);
-  }
-
-  void abort() {
-    if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
-  }
-  ncclComm_t get() const { return comm_; }
-
- private:
-  ncclComm_t comm_;
-};
-
-/// Owns an event that marks a point in a stream.
-class Event {
- public:
-  Event() { cuda_check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate"); }
-  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
-  ~Event() {
-    if (event_ != nullptr) cudaEventDestroy(event_);
-  }
-  void record(cudaStream_t stream) { cuda_check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
-  void hold_back(cudaStream_t stream) const {
-    cuda_check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent");
-  }
-  bool passed() const {
-    cudaError_t state = cudaEventQuery(event_);
-    if (state != cudaErrorNotReady) cuda_check(state, "cudaEventQuery");
-    return state == cudaSuccess;
-  }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 ncclDataType_t type_of(at::ScalarType dtype) {
   switch (dtype) {
@@ -115,6 +63,7 @@ class Nccl final : public Backend {
   at::Device device() const override { return {at::kCUDA, static_cast<c10::DeviceIndex>(gpu_)}; }
 
   std::shared_ptr<Backend> split(const Collective& collective, int color, int key) override {
+    send_all_kept();
     std::shared_ptr<Backend> host = host_->split(collective, color, key);
     ncclComm_t part = nullptr;
     nccl_check(ncclCommSplit(communicator_.get(), color, key, &part, nullptr), "ncclCommSplit");
@@ -122,7 +71,8 @@ class Nccl final : public Backend {
   }
 
   Window allocate(const Collective& collective, int64_t elements) override {
-    host_->barrier(collective).wait();
+    send_all_kept();
+    if (size() > 1) host_->barrier(collective).wait();
     return {at::zeros({elements}, at::TensorOptions().dtype(collective.dtype).device(device())), {}};
   }
 
@@ -173,21 +123,34 @@ class Nccl final : public Backend {
     });
   }
 
+  /// NCCL runs the operations of a communicator one after the other: two ranks that both send before they receive would
+  /// wait for each other. A message is therefore kept until this rank receives one, and goes with that; or until
+  /// something else is asked of the group.
   Work send(const Collective& collective, const at::Tensor& tensor) override {
-    return enqueue(collective, [&](cudaStream_t stream) {
-      return ncclSend(tensor.const_data_ptr(), count_of(tensor), type_of(collective.dtype), collective.root,
-                      communicator_.get(), stream);
+    auto message = std::make_shared<Message>(tensor, collective.root, agree_on_message(collective));
+    kept_.push_back(message);
+    return Work([this, message, signature = Signature::of(collective)] {
+      message->agreement.wait();
+      while (!message->sent) send_kept();
+      finish(*message->sent, signature);
     });
   }
 
   Work recv(const Collective& collective, at::Tensor& tensor) override {
-    return enqueue(collective, [&](cudaStream_t stream) {
-      return ncclRecv(tensor.data_ptr(), count_of(tensor), type_of(collective.dtype), collective.root,
-                      communicator_.get(), stream);
+    agree_on_message(collective).wait();
+    std::shared_ptr<Message> ours = take_kept();
+    auto done = on_stream([&](cudaStream_t stream) {
+      ncclGroupStart();
+      if (ours) push(*ours, stream);
+      ncclRecv(tensor.data_ptr(), tensor.nbytes(), ncclUint8, collective.root, communicator_.get(), stream);
+      return ncclGroupEnd();
     });
+    if (ours) ours->sent = done;
+    return work_of(done, collective);
   }
 
   Work barrier(const Collective& collective) override {
+    send_all_kept();
     cuda_check(cudaStreamSynchronize(current_stream()), "cudaStreamSynchronize");
     return host_->barrier(collective);
   }
@@ -198,12 +161,52 @@ class Nccl final : public Backend {
     return c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(gpu_)).stream();
   }
 
-  /// Puts `call` on the group's stream, behind what the current stream has done so far. The Work lets the current
-  /// stream go on after it; the wait itself happens on the GPU.
+  /// A message that this rank sends.
+  struct Message {
+    Message(at::Tensor data, int receiver, Work agreed)
+        : tensor(std::move(data)), to(receiver), agreement(std::move(agreed)) {}
+    at::Tensor tensor;
+    int to;
+    Work agreement;
+    std::shared_ptr<Event> sent;  ///< once it is on the stream
+  };
+
+  /// In checked mode both sides compare what they send and expect, over the host.
+  Work agree_on_message(const Collective& collective) {
+    if (!membership_->checked) return {};
+    at::Tensor nothing = at::empty({0}, at::kByte);
+    return collective.op == Op::send ? host_->send(collective, nothing) : host_->recv(collective, nothing);
+  }
+
+  ncclResult_t push(const Message& message, cudaStream_t stream) {
+    const at::Tensor& tensor = message.tensor;
+    return ncclSend(tensor.const_data_ptr(), tensor.nbytes(), ncclUint8, message.to, communicator_.get(), stream);
+  }
+  std::shared_ptr<Message> take_kept() {
+    if (kept_.empty()) return nullptr;
+    std::shared_ptr<Message> first = std::move(kept_.front());
+    kept_.pop_front();
+    return first;
+  }
+  void send_kept() {
+    std::shared_ptr<Message> message = take_kept();
+    message->sent = on_stream([&](cudaStream_t stream) { return push(*message, stream); });
+  }
+  void send_all_kept() {
+    while (!kept_.empty()) send_kept();
+  }
+
+  /// A collective: all ranks compare what they are about to do, then the GPU does it.
   template <class CallNccl>
   Work enqueue(const Collective& collective, const CallNccl& call) {
-    bool pairwise = collective.op == Op::send || collective.op == Op::recv;
-    if (membership_->checked && !pairwise) host_->barrier(collective).wait();  // compares signatures; see Control
+    send_all_kept();
+    if (membership_->checked) host_->barrier(collective).wait();  // compares signatures; see Control
+    return work_of(on_stream(call), collective);
+  }
+
+  /// Puts `call` on the group's stream, behind what the current stream has done so far. Gives the event of its end.
+  template <class CallNccl>
+  std::shared_ptr<Event> on_stream(const CallNccl& call) {
     c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(gpu_));
     Event ready;
     ready.record(current_stream());
@@ -211,9 +214,14 @@ class Nccl final : public Backend {
     nccl_check(call(stream_.stream()), "NCCL");
     auto done = std::make_shared<Event>();
     done->record(stream_.stream());
-    return Work([this, done, signature = Signature::of(collective)] { finish(*done, signature); });
+    return done;
   }
 
+  Work work_of(std::shared_ptr<Event> done, const Collective& collective) {
+    return Work([this, done = std::move(done), signature = Signature::of(collective)] { finish(*done, signature); });
+  }
+
+  /// Lets the current stream go on after `done`.
   void finish(const Event& done, const Signature& signature) {
     // Watched from here, since a wait on the GPU can neither time out nor see NCCL's own errors.
     auto passed = [&] {
@@ -235,6 +243,7 @@ class Nccl final : public Backend {
   NcclCommunicator communicator_;
   int gpu_;
   c10::cuda::CUDAStream stream_;
+  std::deque<std::shared_ptr<Message>> kept_;
 };
 
 int visible_gpus() {
@@ -248,6 +257,14 @@ void load_torch_cuda() {
     throw Error::recipe("backend nccl", dlerror())
         .remedy("install a CUDA build of the torch wheel, or use backend mpi");
   }
+}
+
+/// NCCL takes ranks for neighbours of one machine, which it refuses on one GPU, unless their names of it differ.
+void share_gpu(int local_rank) {
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  ::setenv("NCCL_HOSTID", fmt::format("{}-{}", host, local_rank).c_str(), /*overwrite=*/0);
+  EC_LOG(warning, "several ranks share one GPU: they are right, and slow");
 }
 
 }  // namespace
@@ -268,6 +285,7 @@ std::shared_ptr<Backend> make_nccl(std::shared_ptr<Membership> membership, const
         .remedy("start one rank for each GPU");
   }
   load_torch_cuda();
+  if (world.local_size > gpus) share_gpu(world.local_rank);
   int gpu = world.local_rank % gpus;  // Slurm may show each rank its own GPU alone
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(gpu));
   ncclUniqueId id{};

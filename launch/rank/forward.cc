@@ -28,7 +28,7 @@ at::Tensor whole_batch(const at::Tensor& mine, int64_t rows, const Group& dp, co
 
 NamedTensors outputs_of(LoadedModel& loaded, const Batch& batch) {
   const Group& dp = loaded.mesh.dp();
-  Batch share = share_of(batch, dp.rank(), dp.size());
+  Batch share = share_of(batch, dp.rank(), dp.size()).on(dp.device());
   Outputs outputs = loaded.model.forward(share, loaded.model.pass(share, Seed(0), /*training=*/false));
   NamedTensors named;
   for (auto& [name, values] : {std::pair{"last_hidden_state", outputs.last_hidden_state},
@@ -42,7 +42,7 @@ NamedTensors outputs_of(LoadedModel& loaded, const Batch& batch) {
 /// Gradients of the mean cross-entropy, by the names of transformers' parameters, on every rank.
 NamedTensors gradients_of(LoadedModel& loaded, const Batch& batch) {
   const Group& dp = loaded.mesh.dp();
-  Batch share = share_of(batch, dp.rank(), dp.size());
+  Batch share = share_of(batch, dp.rank(), dp.size()).on(dp.device());
   Weights& weights = loaded.model.weights();
   for (FlatShard* shard : weights.trained()) shard->forget_gradients();
   at::Tensor sum = loaded.model.loss_sum(share, loaded.model.pass(share, Seed(0), /*training=*/false));
@@ -68,7 +68,7 @@ void write_tensors(const std::string& path, const NamedTensors& tensors) {
     entries.push_back({.name = name, .dtype = DType::F32, .shape = values.sizes().vec()});
   SafetensorsWriter writer(path, entries, {{"format", "pt"}});
   for (const auto& [name, values] : tensors) {
-    at::Tensor single = values.to(at::kFloat).contiguous();
+    at::Tensor single = values.to(at::kCPU, at::kFloat).contiguous();
     writer.write(name, single.const_data_ptr(), single.nbytes());
   }
   writer.finish();

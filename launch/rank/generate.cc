@@ -52,6 +52,8 @@ class Generation {
   at::Tensor read_prompts();
   at::Tensor logits_of(const at::Tensor& ids, KeyValueCache& cache, int64_t past);
   void take_tokens(const at::Tensor& logits);
+  at::Device device() const { return mesh_.world().device(); }
+  at::TensorOptions of_ranks(at::ScalarType dtype) const { return at::TensorOptions(dtype).device(device()); }
   bool all_done() const {
     return std::all_of(done_.begin(), done_.end(), [](bool done) { return done; });
   }
@@ -71,12 +73,12 @@ void Generation::make_cache() {
   int64_t columns = longest_ + new_tokens_ + model_.extra_positions();
   // Zeros: what stands before a prompt's begin is masked, that is, multiplied by zero, and so must be a number.
   cache_.memory = at::zeros({a.layers, 2, sequences, a.kv_heads / mesh_.tp().size(), columns, a.head_width},
-                            model_.weights().units.front()->zero().options.values);
+                            of_ranks(model_.weights().units.front()->zero().options.values));
   bool ragged = std::any_of(ids_.begin(), ids_.end(),
                             [&](const Ids& ids) { return static_cast<int64_t>(ids.size()) < longest_; });
   if (!ragged) return;
   for (const Ids& ids : ids_) cache_.begins.push_back(longest_ - static_cast<int64_t>(ids.size()));
-  cache_.attention_mask = at::arange(columns).ge(at::tensor(cache_.begins, at::kLong).unsqueeze(1));
+  cache_.attention_mask = at::arange(columns).ge(at::tensor(cache_.begins, at::kLong).unsqueeze(1)).to(device());
 }
 
 at::Tensor Generation::read_prompts() {
@@ -96,19 +98,20 @@ at::Tensor Generation::read_prompts() {
 }
 
 at::Tensor Generation::logits_of(const at::Tensor& ids, KeyValueCache& cache, int64_t past) {
-  Batch batch{.tensors = {{"input_ids", ids}}, .samples = Ids(static_cast<size_t>(ids.size(0)))};
+  Batch batch{.tensors = {{"input_ids", ids.to(device())}}, .samples = Ids(static_cast<size_t>(ids.size(0)))};
   Pass pass = model_.pass(batch, Seed(0), /*training=*/false, &cache, past);
   return model_.forward(batch, pass).logits.select(1, -1);
 }
 
 void Generation::take_tokens(const at::Tensor& logits) {
-  at::Tensor tokens = at::empty({logits.size(0)}, at::kLong);
+  at::Tensor tokens = at::empty({logits.size(0)}, of_ranks(at::kLong));
   for (size_t i = 0; i < ids_.size(); ++i) {
     Seed seed = Seed(options_.seed + static_cast<int64_t>(i)).with("generate");
     tokens[i] = choose(logits[i], options_.temperature, options_.top_p, seed.uniform(ids_[i].size()));
   }
   // Rank 0's choice: the ranks must not part over a rounding.
   mesh_.world().broadcast(tokens, 0, {.name = "next tokens"}).wait();
+  tokens = tokens.cpu();
   for (size_t i = 0; i < ids_.size(); ++i) {
     if (done_[i]) continue;
     ids_[i].push_back(tokens[i].item<int64_t>());

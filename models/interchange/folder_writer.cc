@@ -121,7 +121,7 @@ class FolderWriter {
   }
 
   void write(SafetensorsWriter& file, const TensorPlace& place, const at::Tensor& whole) {
-    at::Tensor values = whole.to(options_.dtype);
+    at::Tensor values = whole.to(at::kCPU, options_.dtype);
     if (options_.dtype == at::kHalf && !at::isfinite(values).all().item<bool>() &&
         at::isfinite(whole).all().item<bool>()) {
       throw Error::numerics(place.name, "has values beyond float16").remedy("export as bfloat16 or float32");

@@ -21,7 +21,8 @@ constexpr int64_t kColumns = 3;
 
 /// Small values whose sums are exact in bfloat16 too, so that all dtypes can be compared to the bit.
 at::Tensor whole(int64_t rows, at::ScalarType dtype, int64_t salt) {
-  return at::arange(rows * kColumns, at::kLong).add_(salt).remainder_(3).sub_(1).view({rows, kColumns}).to(dtype);
+  at::Tensor numbers = at::arange(rows * kColumns, at::kLong).add_(salt).remainder_(3).sub_(1);
+  return numbers.view({rows, kColumns}).to(session().world().device(), dtype);
 }
 
 at::Tensor padded(const at::Tensor& x, int64_t rows) {
@@ -125,11 +126,12 @@ TEST_P(Gradients, OfSamplesSeenByAllRanksAreSummed) {
 TEST_P(Gradients, OfAChainAgreeWithFiniteDifferences) {
   on_ranks([](const Group& group) {
     constexpr int64_t rows = 5, inner = 4;
-    at::Tensor x = values(0, rows * kColumns, at::kDouble).div_(4e4).view({rows, kColumns});
+    at::Tensor x = values(0, rows * kColumns, at::kDouble).to(group.device()).div_(4e4).view({rows, kColumns});
     std::vector<at::Tensor> up, down;
     for (int rank = 0; rank < group.size(); ++rank) {
-      up.push_back(values(rank, kColumns * inner, at::kDouble, 1).div_(4e4).view({kColumns, inner}));
-      down.push_back(values(rank, kColumns * inner, at::kDouble, 2).div_(4e4).view({inner, kColumns}));
+      up.push_back(values(rank, kColumns * inner, at::kDouble, 1).to(group.device()).div_(4e4).view({kColumns, inner}));
+      at::Tensor of_down = values(rank, kColumns * inner, at::kDouble, 2).to(group.device());
+      down.push_back(of_down.div_(4e4).view({inner, kColumns}));
     }
     auto loss_of = [&](const at::Tensor& input) {
       at::Tensor y = at::zeros_like(input);
@@ -140,7 +142,7 @@ TEST_P(Gradients, OfAChainAgreeWithFiniteDifferences) {
     auto mine = static_cast<size_t>(group.rank());
     at::Tensor partial = gather_rows(shard, rows, group, "in").matmul(up[mine]).tanh().matmul(down[mine]);
     reduce_scatter_rows(partial, group, "out").pow(2).sum().backward();
-    at::Tensor got = at::empty({rows_per_rank(rows, group) * group.size(), kColumns}, at::kDouble);
+    at::Tensor got = zeros(group, {rows_per_rank(rows, group) * group.size(), kColumns}, at::kDouble);
     group.all_gather(shard.grad(), got, {.name = "gradient"}).wait();
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t column = 0; column < kColumns; ++column) {
@@ -171,7 +173,7 @@ TEST_P(Gradients, NeedNoCollectiveInAGroupOfOne) {
 TEST_P(Gradients, CountForwardAndBackwardAsActivations) {
   on_ranks([](const Group& group) {
     int64_t rows = 4 * group.size();
-    at::Tensor x = at::ones({4, kColumns}, at::kFloat).requires_grad_();
+    at::Tensor x = zeros(group, {4, kColumns}).add_(1).requires_grad_();
     int64_t before = group.bytes_sent(Purpose::activations);
     gather_rows(x, rows, group, "x").sum().backward();
     EXPECT_EQ(group.bytes_sent(Purpose::activations) - before, 2 * (group.size() - 1) * 4 * kColumns * 4);
@@ -180,9 +182,9 @@ TEST_P(Gradients, CountForwardAndBackwardAsActivations) {
 
 TEST_P(Gradients, RefuseAShardOfTheWrongRows) {
   on_ranks([](const Group& group) {
-    EXPECT_THROW(gather_rows(at::zeros({9, 2}), 5, group, "x"), Error);
-    EXPECT_THROW(gather_rows_replicated(at::zeros({9, 2}), 5, group, "x"), Error);
-    EXPECT_THROW(scatter_rows(at::scalar_tensor(1), group, "x"), Error);
+    EXPECT_THROW(gather_rows(zeros(group, {9, 2}), 5, group, "x"), Error);
+    EXPECT_THROW(gather_rows_replicated(zeros(group, {9, 2}), 5, group, "x"), Error);
+    EXPECT_THROW(scatter_rows(zeros(group, {}), group, "x"), Error);
   });
 }
 

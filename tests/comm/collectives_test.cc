@@ -23,7 +23,7 @@ constexpr int64_t kManyElements = 262'147;
 
 /// Memory of `elements` in a window, or outside of any.
 at::Tensor memory(const Group& group, bool in_window, int64_t elements, at::ScalarType dtype) {
-  return in_window ? group.allocate(elements, dtype).mine : at::zeros({elements}, dtype);
+  return in_window ? group.allocate(elements, dtype).mine : zeros(group, {elements}, dtype);
 }
 
 /// Runs `test(in_window, elements, dtype)` for all cases.
@@ -48,7 +48,7 @@ TEST_P(Collectives, AllReduceSumsInRankOrder) {
       at::Tensor tensor = memory(group, in_window, elements, dtype);
       tensor.copy_(values(group.rank(), elements, dtype));
       group.all_reduce(tensor, {.name = "x"}).wait();
-      EXPECT_TRUE(same_bits(tensor, sum_of(values_of_all(group.size(), elements, dtype))));
+      EXPECT_TRUE(is_sum(tensor, values_of_all(group.size(), elements, dtype)));
     });
   });
 }
@@ -73,7 +73,7 @@ TEST_P(Collectives, AllGatherLaysShardsSideBySide) {
     for_all(group, kMoved, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
       at::Tensor shard = memory(group, in_window, elements, dtype);
       shard.copy_(values(group.rank(), elements, dtype));
-      at::Tensor full = at::empty({group.size() * elements}, dtype);
+      at::Tensor full = zeros(group, {group.size() * elements}, dtype);
       group.all_gather(shard, full, {.name = "x"}).wait();
       EXPECT_TRUE(same_bits(full, at::cat(values_of_all(group.size(), elements, dtype))));
     });
@@ -101,7 +101,7 @@ TEST_P(Collectives, AWindowIsGatheredWhereItLies) {
       group.all_gather(window.mine, window.all, {.name = "x"}).wait();
       EXPECT_TRUE(same_bits(window.all, at::cat(values_of_all(group.size(), elements, at::kFloat))));
       group.barrier({.name = "read"});
-      at::Tensor elsewhere = values(group.rank(), elements, at::kFloat, 1);
+      at::Tensor elsewhere = own_values(group, elements, at::kFloat, 1);
       group.all_gather(elsewhere, window.all, {.name = "y"}).wait();
       EXPECT_TRUE(same_bits(window.all, at::cat(values_of_all(group.size(), elements, at::kFloat, 1))));
     }
@@ -114,9 +114,9 @@ TEST_P(Collectives, ReduceScatterSumsInRankOrderAndKeepsItsInput) {
       int64_t whole = group.size() * elements;
       at::Tensor full = memory(group, in_window, whole, dtype);
       full.copy_(values(group.rank(), whole, dtype));
-      at::Tensor shard = at::empty({elements}, dtype);
+      at::Tensor shard = zeros(group, {elements}, dtype);
       group.reduce_scatter(full, shard, {.name = "x"}).wait();
-      EXPECT_TRUE(same_bits(shard, sum_of(values_of_all(group.size(), elements, dtype, 0, group.rank() * elements))));
+      EXPECT_TRUE(is_sum(shard, values_of_all(group.size(), elements, dtype, 0, group.rank() * elements)));
       EXPECT_TRUE(same_bits(full, values(group.rank(), whole, dtype)));
     });
   });
@@ -128,10 +128,12 @@ TEST_P(Collectives, ReduceScatterAddsToTheShardWithOneRounding) {
       int64_t whole = group.size() * elements;
       at::Tensor full = memory(group, in_window, whole, dtype);
       full.copy_(values(group.rank(), whole, dtype));
-      at::Tensor before = values(group.rank(), elements, dtype, 5), shard = before.clone();
+      at::Tensor before = own_values(group, elements, dtype, 5), shard = before.clone();
       group.reduce_scatter(full, shard, {.name = "x", .accumulate = true}).wait();
-      at::Tensor sum = wide_sum(values_of_all(group.size(), elements, dtype, 0, group.rank() * elements));
-      EXPECT_TRUE(same_bits(shard, before.to(sum.scalar_type()).add(sum).to(dtype)));
+      auto all = values_of_all(group.size(), elements, dtype, 0, group.rank() * elements);
+      at::Tensor sum = wide_sum(all), start = before.cpu();
+      all.push_back(start);
+      EXPECT_TRUE(is_sum(shard, all, start.to(sum.scalar_type()).add(sum).to(dtype)));
     });
   });
 }
@@ -144,7 +146,7 @@ TEST_P(Collectives, ReduceScatterIntoItsOwnSlice) {
       full.copy_(values(group.rank(), whole, dtype));
       at::Tensor shard = full.narrow(0, group.rank() * elements, elements);
       group.reduce_scatter(full, shard, {.name = "x"}).wait();
-      EXPECT_TRUE(same_bits(shard, sum_of(values_of_all(group.size(), elements, dtype, 0, group.rank() * elements))));
+      EXPECT_TRUE(is_sum(shard, values_of_all(group.size(), elements, dtype, 0, group.rank() * elements)));
     });
   });
 }
@@ -155,7 +157,7 @@ TEST_P(Collectives, AllToAllHandsEachRankItsSlice) {
       int64_t whole = group.size() * elements;
       at::Tensor input = memory(group, in_window, whole, dtype);
       input.copy_(values(group.rank(), whole, dtype));
-      at::Tensor output = at::empty({whole}, dtype);
+      at::Tensor output = zeros(group, {whole}, dtype);
       group.all_to_all(input, output, {.name = "x"}).wait();
       EXPECT_TRUE(same_bits(output, at::cat(values_of_all(group.size(), elements, dtype, 0, group.rank() * elements))));
     });
@@ -180,8 +182,8 @@ TEST_P(Collectives, MessagesGoRoundTheRingInOrder) {
     if (group.size() == 1) return;
     int next = (group.rank() + 1) % group.size(), last = (group.rank() + group.size() - 1) % group.size();
     for_all(group, kMoved, [&](bool in_window, int64_t elements, at::ScalarType dtype) {
-      at::Tensor first = values(group.rank(), elements, dtype), second = values(group.rank(), elements + 1, dtype, 1);
-      at::Tensor first_in = memory(group, in_window, elements, dtype), second_in = at::empty({elements + 1}, dtype);
+      at::Tensor first = own_values(group, elements, dtype), second = own_values(group, elements + 1, dtype, 1);
+      at::Tensor first_in = memory(group, in_window, elements, dtype), second_in = zeros(group, {elements + 1}, dtype);
       // Nobody receives before all have begun to send two messages, however large.
       Work sending_first = group.send(first, next, {.name = "first"});
       Work sending_second = group.send(second, next, {.name = "second"});
@@ -199,7 +201,7 @@ TEST_P(Collectives, AMessageArrivesWhileItsSenderWaitsInABarrier) {
   on_ranks([](const Group& group) {
     if (group.size() == 1) return;
     constexpr int64_t elements = 1 << 20;  // more than fits into the mailbox
-    at::Tensor out = values(0, elements, at::kFloat), in = at::zeros({elements}, at::kFloat);
+    at::Tensor out = values(0, elements, at::kFloat).to(group.device()), in = zeros(group, {elements});
     Work work;
     if (group.rank() == 0) work = group.send(out, group.size() - 1, {.name = "x"});
     if (group.rank() == group.size() - 1) group.recv(in, 0, {.name = "x"}).wait();
@@ -248,11 +250,11 @@ TEST_P(Collectives, WindowsOnSomeRanksOnlyGiveTheSameResult) {
   on_ranks([](const Group& group) {
     for (int64_t elements : {int64_t{0}, int64_t{1}, int64_t{1021}, kManyElements}) {
       Window one = group.allocate(elements, at::kFloat), other = group.allocate(elements, at::kFloat);
-      at::Tensor plain = at::zeros({elements}, at::kFloat);
+      at::Tensor plain = zeros(group, {elements});
       at::Tensor tensor = group.rank() % 3 == 0 ? one.mine : group.rank() % 3 == 1 ? plain : other.mine;
       tensor.copy_(values(group.rank(), elements, at::kFloat));
       group.all_reduce(tensor, {.name = "x"}).wait();
-      EXPECT_TRUE(same_bits(tensor, sum_of(values_of_all(group.size(), elements, at::kFloat))));
+      EXPECT_TRUE(is_sum(tensor, values_of_all(group.size(), elements, at::kFloat)));
     }
   });
 }
@@ -302,7 +304,7 @@ TEST_P(Collectives, SixtyFourMebibytesPassThrough) {
     on_ranks([&](const Group& group) {
       int64_t slice = large_slice(group.size(), dtype);
       int all = group.size() * (group.size() + 1) / 2;
-      at::Tensor tensor = memory(group, in_window, group.size() * slice, dtype), shard = at::empty({slice}, dtype);
+      at::Tensor tensor = memory(group, in_window, group.size() * slice, dtype), shard = zeros(group, {slice}, dtype);
       numbers.write(tensor, group.rank() + 1);
       group.reduce_scatter(tensor, shard, {.name = "x"}).wait();
       EXPECT_TRUE(numbers.hold(shard, all, group.rank() * slice));
@@ -320,7 +322,7 @@ TEST_P(Collectives, SixtyFourMebibytesMove) {
   on_ranks([&](const Group& group) {
     int last = group.size() - 1;
     int64_t slice = large_slice(group.size(), at::kFloat);
-    at::Tensor mine = at::empty({group.size() * slice}), got = at::zeros_like(mine);
+    at::Tensor mine = zeros(group, {group.size() * slice}), got = at::zeros_like(mine);
     numbers.write(mine, group.rank() + 1);
     group.all_to_all(mine, got, {.name = "x"}).wait();
     for (int rank = 0; rank < group.size(); ++rank) {

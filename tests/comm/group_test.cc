@@ -53,7 +53,7 @@ TEST_P(Groups, PartsOfAGroupWorkApart) {
     for (int round = 0; round <= color; ++round) {
       window.mine.copy_(values(group.rank(), 1000, at::kFloat));
       part.all_reduce(window.mine, {.name = "x"}).wait();
-      EXPECT_TRUE(same_bits(window.mine, sum_of(members)));
+      EXPECT_TRUE(is_sum(window.mine, members));
     }
     group.barrier({.name = "together"});
   });
@@ -63,7 +63,7 @@ TEST_P(Groups, SeveralGroupsAreUsedInTurn) {
   on_ranks([](const Group& group) {
     Group one = group.split(0, 0, "one"), two = group.split(group.rank() / 2, 0, "two");
     for (int round = 0; round < 20; ++round) {
-      at::Tensor a = at::ones({3}, at::kLong), b = a.clone(), c = a.clone();
+      at::Tensor a = zeros(group, {3}, at::kLong).add_(1), b = a.clone(), c = a.clone();
       one.all_reduce(a, {.name = "a"}).wait();
       two.all_reduce(b, {.name = "b"}).wait();
       group.all_reduce(c, {.name = "c"}).wait();
@@ -80,7 +80,7 @@ TEST_P(Groups, AnyOrderOfCollectivesGivesTheRightSums) {
   on_ranks([](const Group& group) {
     constexpr int64_t largest = 40'000;
     Window window = group.allocate(group.size() * largest, at::kFloat);
-    at::Tensor plain = at::zeros({group.size() * largest}, at::kFloat);
+    at::Tensor plain = zeros(group, {group.size() * largest});
     std::mt19937 random(17);  // the same on every rank
     for (int round = 0; round < 150; ++round) {
       SCOPED_TRACE(round);
@@ -91,15 +91,15 @@ TEST_P(Groups, AnyOrderOfCollectivesGivesTheRightSums) {
       auto slice = [&](int rank) {
         return values_of_all(group.size(), elements, at::kFloat, round % 8, rank * elements);
       };
-      at::Tensor shard = at::empty({elements}, at::kFloat), output = at::empty_like(full);
+      at::Tensor shard = zeros(group, {elements}), output = at::empty_like(full);
       switch (random() % 4) {
         case 0:
           group.all_reduce(full, {.name = "a"}).wait();
-          EXPECT_TRUE(same_bits(full.narrow(0, 0, elements), sum_of(slice(0))));
+          EXPECT_TRUE(is_sum(full.narrow(0, 0, elements), slice(0)));
           break;
         case 1:
           group.reduce_scatter(full, shard, {.name = "b"}).wait();
-          EXPECT_TRUE(same_bits(shard, sum_of(slice(group.rank()))));
+          EXPECT_TRUE(is_sum(shard, slice(group.rank())));
           break;
         case 2:
           group.all_gather(full.narrow(0, 0, elements), output, {.name = "c"}).wait();
@@ -117,9 +117,10 @@ TEST_P(Groups, RefuseWrongTensors) {
   on_ranks([](const Group& group) {
     Call call{.name = "layers.0"};
     int64_t size = group.size();
-    at::Tensor full = at::zeros({4 * size}), shard = at::zeros({4}), none;
-    at::Tensor halves = at::zeros({4}, at::kHalf), bytes = at::zeros({4}, at::kByte), longs = at::zeros({4}, at::kLong);
-    at::Tensor strided = at::zeros({4, 2}).t(), short_shard = at::zeros({3}), other = at::zeros({4 * size});
+    at::Tensor full = zeros(group, {4 * size}), shard = zeros(group, {4}), none;
+    at::Tensor halves = zeros(group, {4}, at::kHalf), bytes = zeros(group, {4}, at::kByte);
+    at::Tensor longs = zeros(group, {4}, at::kLong), strided = zeros(group, {4, 2}).t();
+    at::Tensor short_shard = zeros(group, {3});
     EXPECT_THAT(error_of([&] { group.all_reduce(none, call).wait(); }), HasSubstr("got no tensor"));
     EXPECT_THAT(error_of([&] { group.all_reduce(halves, call).wait(); }), HasSubstr("got Half, expected float64"));
     EXPECT_THAT(error_of([&] { group.all_reduce(bytes, call).wait(); }), HasSubstr("got uint8"));
@@ -157,7 +158,8 @@ void expect_both_named(const Group& world, const Usual& usual, const std::string
 TEST_P(Groups, NameBothSidesWhenRanksDisagree) {
   if (GetParam().ranks != 2) return;
   on_ranks([](const Group& group) {
-    at::Tensor x = at::zeros({8}), longer = at::zeros({9}), wider = at::zeros({8}, at::kDouble), full = at::zeros({16});
+    at::Tensor x = zeros(group, {8}), longer = zeros(group, {9}), full = zeros(group, {16});
+    at::Tensor wider = zeros(group, {8}, at::kDouble);
     auto sum = [&](const Group& g) { g.all_reduce(x, {.name = "x"}).wait(); };
     std::string sum_text = "all_reduce \"x\" of 8 float32 (number 1)";
     expect_both_named(
@@ -193,7 +195,7 @@ TEST_P(Groups, EveryRankHearsOfADisagreement) {
   if (GetParam().ranks == 1) return;
   on_ranks([](const Group& group) {
     Group part = group.split(0, 0, "quarrel");
-    at::Tensor x = at::zeros({8});
+    at::Tensor x = zeros(group, {8});
     std::string name = part.rank() == part.size() - 1 ? "theirs" : "ours";
     std::string error = error_of([&] { part.all_reduce(x, {.name = name}).wait(); });
     EXPECT_THAT(error, AllOf(HasSubstr("\"theirs\""), HasSubstr("\"ours\"")));
@@ -208,7 +210,8 @@ TEST_P(Groups, CountBytesToTheByte) {
       action();
       return group.bytes_sent(purpose) - before;
     };
-    at::Tensor full = at::zeros({12 * n}), shard = at::zeros({12}), output = at::zeros({12 * n}), odd = at::zeros({7});
+    at::Tensor full = zeros(group, {12 * n}), shard = zeros(group, {12}), output = zeros(group, {12 * n});
+    at::Tensor odd = zeros(group, {7});
     Call gradients{.name = "g", .purpose = Purpose::gradients};
     EXPECT_EQ(counted(Purpose::gradients, [&] { group.all_reduce(full, gradients).wait(); }), 2 * (n - 1) * 48);
     EXPECT_EQ(counted(Purpose::gradients, [&] { group.reduce_scatter(full, shard, gradients).wait(); }), (n - 1) * 48);
@@ -221,7 +224,7 @@ TEST_P(Groups, CountBytesToTheByte) {
     EXPECT_EQ(counted(Purpose::updates, [&] { group.account({.name = "u", .purpose = Purpose::updates}, 5); }), 5);
     // 28 bytes are not divisible by every number of ranks: their shares still add up.
     int64_t sent = counted(Purpose::control, [&] { group.all_reduce(odd, {.name = "odd"}).wait(); });
-    at::Tensor total = at::full({1}, sent, at::kLong);
+    at::Tensor total = zeros(group, {1}, at::kLong).add_(sent);
     group.all_reduce(total, {.name = "total"}).wait();
     EXPECT_EQ(total.item<int64_t>(), 2 * (n - 1) * 28);
   });
@@ -230,7 +233,7 @@ TEST_P(Groups, CountBytesToTheByte) {
 TEST_P(Groups, CountBytesOfMessagesAtTheSender) {
   if (GetParam().ranks == 1) return;
   on_ranks([](const Group& group) {
-    at::Tensor x = at::zeros({10});
+    at::Tensor x = zeros(group, {10});
     Call call{.name = "x", .purpose = Purpose::activations};
     int64_t before = group.bytes_sent(Purpose::activations);
     if (group.rank() == 0) group.send(x, 1, call).wait();

@@ -61,8 +61,9 @@ inline at::Tensor wide_sum(const std::vector<at::Tensor>& all) {
 
 inline at::Tensor sum_of(const std::vector<at::Tensor>& all) { return wide_sum(all).to(all[0].scalar_type()); }
 
-/// Bit by bit, and says where not.
-inline ::testing::AssertionResult same_bits(const at::Tensor& got, const at::Tensor& expected) {
+/// Bit by bit, and says where not. Either may lie on a GPU.
+inline ::testing::AssertionResult same_bits(const at::Tensor& got_there, const at::Tensor& expected_there) {
+  at::Tensor got = got_there.cpu(), expected = expected_there.cpu();
   if (got.sizes() != expected.sizes() || got.scalar_type() != expected.scalar_type()) {
     return ::testing::AssertionFailure() << got.toString() << " " << got.sizes() << " instead of "
                                          << expected.toString() << " " << expected.sizes();
@@ -76,6 +77,28 @@ inline ::testing::AssertionResult same_bits(const at::Tensor& got, const at::Ten
   return ::testing::AssertionFailure() << "element " << element << " of " << got.numel() << " is "
                                        << got.reshape(-1)[element].item<double>() << " instead of "
                                        << expected.reshape(-1)[element].item<double>();
+}
+
+/// Whether `got` is the sum of `all`, which is `expected` on processors. GPUs add in an order of their own, and round
+/// after every addition: there, within that.
+inline ::testing::AssertionResult is_sum(const at::Tensor& got, const std::vector<at::Tensor>& all,
+                                         const at::Tensor& expected) {
+  if (got.is_cpu() || !got.is_floating_point()) return same_bits(got, expected);
+  at::Tensor exact = at::zeros(got.sizes(), at::kDouble), room = exact.clone();
+  for (const at::Tensor& each : all) {
+    exact.add_(each.to(at::kDouble));
+    room.add_(each.to(at::kDouble).abs());
+  }
+  // A unit of the sum's last place for each addition.
+  double unit = got.scalar_type() == at::kBFloat16 ? 0x1p-8 : got.scalar_type() == at::kFloat ? 0x1p-24 : 0x1p-53;
+  at::Tensor off = got.cpu().to(at::kDouble).sub(exact).abs().sub(room.mul(unit * static_cast<double>(all.size())));
+  if (off.numel() == 0 || off.max().item<double>() <= 0) return ::testing::AssertionSuccess();
+  int64_t at = off.argmax().item<int64_t>();
+  return ::testing::AssertionFailure() << "element " << at << " is " << got.view(-1)[at].item<double>()
+                                       << " instead of " << exact.view(-1)[at].item<double>();
+}
+inline ::testing::AssertionResult is_sum(const at::Tensor& got, const std::vector<at::Tensor>& all) {
+  return is_sum(got, all, sum_of(all));
 }
 
 }  // namespace echelon::testing

@@ -42,9 +42,13 @@ inline const Session& nodes_session() {
   return session;
 }
 
-/// All processes on one node, each on its own, and on nodes of two; on one process also ranks that need no launcher.
+inline bool on_gpus() { return session().world().device().is_cuda(); }
+
+/// On GPUs, all processes. Else all processes on one node, each on its own, and on nodes of two; on one process also
+/// ranks that need no launcher.
 inline std::vector<World> worlds() {
   int ranks = session().world().size();
+  if (on_gpus()) return {{"nccl", ranks, [](const auto& on_rank) { on_rank(session().world()); }}};
   std::vector<World> worlds{{"mpi", ranks, [](const auto& on_rank) { on_rank(session().world()); }},
                             {"network", ranks, [](const auto& on_rank) { on_rank(network_session().world()); }}};
   if (ranks > 2 && ranks % 2 == 0) {
@@ -61,6 +65,16 @@ inline std::vector<World> worlds() {
                       }});
   }
   return worlds;
+}
+
+/// Zeroes where the group's tensors live.
+inline at::Tensor zeros(const Group& group, at::IntArrayRef sizes, at::ScalarType dtype = at::kFloat) {
+  return at::zeros(sizes, at::TensorOptions(dtype).device(group.device()));
+}
+
+/// values() of this rank, there.
+inline at::Tensor own_values(const Group& group, int64_t elements, at::ScalarType dtype, int salt = 0) {
+  return values(group.rank(), elements, dtype, salt).to(group.device());
 }
 
 /// A suite that runs on every rank of every world.

@@ -12,7 +12,7 @@ namespace echelon::testing {
 NamedTensors whole(Trainer& trainer, const std::function<at::Tensor(FlatShard&)>& owned) {
   NamedTensors all;
   trainer.model().weights().visit_whole(
-      owned, [&](const Parameter& p, const at::Tensor& value) { all[p.name()] = value.clone(); });
+      owned, [&](const Parameter& p, const at::Tensor& value) { all[p.name()] = value.cpu().clone(); });
   return all;
 }
 
