@@ -69,7 +69,8 @@ std::shared_ptr<Backend> make_mpi(std::shared_ptr<Membership> membership, int ra
 /// From now on the end of the process does not wait for the other ranks: this one has failed.
 void abandon_mpi();
 
-/// All processes, each with a GPU of its own. Errors: Error::recipe when there are fewer GPUs than ranks.
+/// All processes, each with a GPU of its own; on a machine with one GPU they may share it, for tests.
+/// Errors: Error::recipe when there are fewer GPUs than ranks.
 std::shared_ptr<Backend> make_nccl(std::shared_ptr<Membership> membership, const MpiWorld& world);
 /// True when this build has NCCL and a GPU is visible.
 bool nccl_usable();

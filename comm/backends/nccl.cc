@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <deque>
+#include <exception>
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -15,7 +16,7 @@
 #include "cluster/base/log.h"
 #include "comm/backends/backend.h"
 #include "comm/backends/mpi_calls.h"
-#include "comm/backends/nccl_handles.h"
+#include "comm/backends/nccl_watch.h"
 
 namespace echelon {
 
@@ -53,12 +54,18 @@ ncclRedOp_t operation_of(Reduce reduce) {
 class Nccl final : public Backend {
  public:
   /// `host`: the same ranks over the CPU, for what they have to tell each other.
-  Nccl(std::shared_ptr<Membership> membership, std::shared_ptr<Backend> host, NcclCommunicator communicator, int gpu)
+  Nccl(std::shared_ptr<Membership> membership, std::shared_ptr<Backend> host, std::shared_ptr<NcclWatch> watch,
+       ncclComm_t communicator, int gpu)
       : Backend(std::move(membership), host->rank(), host->size()),
         host_(std::move(host)),
-        communicator_(std::move(communicator)),
+        watch_(std::move(watch)),
+        communicator_(std::make_shared<NcclCommunicator>(communicator)),
         gpu_(gpu),
         stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, static_cast<c10::DeviceIndex>(gpu))) {}
+
+  ~Nccl() override {
+    if (std::uncaught_exceptions() > 0) communicator_->abort();
+  }
 
   at::Device device() const override { return {at::kCUDA, static_cast<c10::DeviceIndex>(gpu_)}; }
 
@@ -66,8 +73,8 @@ class Nccl final : public Backend {
     send_all_kept();
     std::shared_ptr<Backend> host = host_->split(collective, color, key);
     ncclComm_t part = nullptr;
-    nccl_check(ncclCommSplit(communicator_.get(), color, key, &part, nullptr), "ncclCommSplit");
-    return std::make_shared<Nccl>(membership_, std::move(host), NcclCommunicator(part), gpu_);
+    nccl_check(ncclCommSplit(communicator_->get(), color, key, &part, nullptr), "ncclCommSplit");
+    return std::make_shared<Nccl>(membership_, std::move(host), watch_, part, gpu_);
   }
 
   Window allocate(const Collective& collective, int64_t elements) override {
@@ -79,14 +86,14 @@ class Nccl final : public Backend {
   Work all_reduce(const Collective& collective, at::Tensor& tensor) override {
     return enqueue(collective, [&](cudaStream_t stream) {
       return ncclAllReduce(tensor.const_data_ptr(), tensor.data_ptr(), count_of(tensor), type_of(collective.dtype),
-                           operation_of(collective.reduce), communicator_.get(), stream);
+                           operation_of(collective.reduce), communicator_->get(), stream);
     });
   }
 
   Work all_gather(const Collective& collective, const at::Tensor& shard, at::Tensor& full) override {
     return enqueue(collective, [&](cudaStream_t stream) {
       return ncclAllGather(shard.const_data_ptr(), full.data_ptr(), count_of(shard), type_of(collective.dtype),
-                           communicator_.get(), stream);
+                           communicator_->get(), stream);
     });
   }
 
@@ -94,7 +101,7 @@ class Nccl final : public Backend {
     at::Tensor sum = collective.accumulate ? at::empty_like(shard) : shard;
     Work work = enqueue(collective, [&](cudaStream_t stream) {
       return ncclReduceScatter(full.const_data_ptr(), sum.data_ptr(), count_of(shard), type_of(collective.dtype),
-                               operation_of(collective.reduce), communicator_.get(), stream);
+                               operation_of(collective.reduce), communicator_->get(), stream);
     });
     if (!collective.accumulate) return work;
     work.wait();
@@ -109,8 +116,8 @@ class Nccl final : public Backend {
     return enqueue(collective, [&](cudaStream_t stream) {
       ncclGroupStart();
       for (size_t other = 0; other < static_cast<size_t>(size()); ++other) {
-        ncclSend(from + other * slice, slice, ncclUint8, static_cast<int>(other), communicator_.get(), stream);
-        ncclRecv(to + other * slice, slice, ncclUint8, static_cast<int>(other), communicator_.get(), stream);
+        ncclSend(from + other * slice, slice, ncclUint8, static_cast<int>(other), communicator_->get(), stream);
+        ncclRecv(to + other * slice, slice, ncclUint8, static_cast<int>(other), communicator_->get(), stream);
       }
       return ncclGroupEnd();
     });
@@ -119,7 +126,7 @@ class Nccl final : public Backend {
   Work broadcast(const Collective& collective, at::Tensor& tensor) override {
     return enqueue(collective, [&](cudaStream_t stream) {
       return ncclBroadcast(tensor.const_data_ptr(), tensor.data_ptr(), count_of(tensor), type_of(collective.dtype),
-                           collective.root, communicator_.get(), stream);
+                           collective.root, communicator_->get(), stream);
     });
   }
 
@@ -132,7 +139,8 @@ class Nccl final : public Backend {
     return Work([this, message, signature = Signature::of(collective)] {
       message->agreement.wait();
       while (!message->sent) send_kept();
-      finish(*message->sent, signature);
+      watch_->add(message->sent, communicator_, signature);
+      message->sent->hold_back(current_stream());
     });
   }
 
@@ -142,7 +150,7 @@ class Nccl final : public Backend {
     auto done = on_stream([&](cudaStream_t stream) {
       ncclGroupStart();
       if (ours) push(*ours, stream);
-      ncclRecv(tensor.data_ptr(), tensor.nbytes(), ncclUint8, collective.root, communicator_.get(), stream);
+      ncclRecv(tensor.data_ptr(), tensor.nbytes(), ncclUint8, collective.root, communicator_->get(), stream);
       return ncclGroupEnd();
     });
     if (ours) ours->sent = done;
@@ -180,7 +188,7 @@ class Nccl final : public Backend {
 
   ncclResult_t push(const Message& message, cudaStream_t stream) {
     const at::Tensor& tensor = message.tensor;
-    return ncclSend(tensor.const_data_ptr(), tensor.nbytes(), ncclUint8, message.to, communicator_.get(), stream);
+    return ncclSend(tensor.const_data_ptr(), tensor.nbytes(), ncclUint8, message.to, communicator_->get(), stream);
   }
   std::shared_ptr<Message> take_kept() {
     if (kept_.empty()) return nullptr;
@@ -207,6 +215,7 @@ class Nccl final : public Backend {
   /// Puts `call` on the group's stream, behind what the current stream has done so far. Gives the event of its end.
   template <class CallNccl>
   std::shared_ptr<Event> on_stream(const CallNccl& call) {
+    if (membership_->failure->happened()) throw membership_->failure->error();
     c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(gpu_));
     Event ready;
     ready.record(current_stream());
@@ -217,30 +226,15 @@ class Nccl final : public Backend {
     return done;
   }
 
-  Work work_of(std::shared_ptr<Event> done, const Collective& collective) {
-    return Work([this, done = std::move(done), signature = Signature::of(collective)] { finish(*done, signature); });
-  }
-
-  /// Lets the current stream go on after `done`.
-  void finish(const Event& done, const Signature& signature) {
-    // Watched from here, since a wait on the GPU can neither time out nor see NCCL's own errors.
-    auto passed = [&] {
-      ncclResult_t state = ncclSuccess;
-      nccl_check(ncclCommGetAsyncError(communicator_.get(), &state), "ncclCommGetAsyncError");
-      nccl_check(state, "NCCL");
-      return done.passed();
-    };
-    try {
-      membership_->wait_until(passed, [&] { return "the other ranks to take part in " + signature.text(); });
-    } catch (const Error&) {
-      communicator_.abort();
-      throw;
-    }
-    done.hold_back(current_stream());
+  /// Its wait lets the current stream go on after `done`; the host goes on at once.
+  Work work_of(const std::shared_ptr<Event>& done, const Collective& collective) {
+    watch_->add(done, communicator_, Signature::of(collective));
+    return Work([this, done] { done->hold_back(current_stream()); });
   }
 
   std::shared_ptr<Backend> host_;
-  NcclCommunicator communicator_;
+  std::shared_ptr<NcclWatch> watch_;
+  std::shared_ptr<NcclCommunicator> communicator_;
   int gpu_;
   c10::cuda::CUDAStream stream_;
   std::deque<std::shared_ptr<Message>> kept_;
@@ -293,8 +287,9 @@ std::shared_ptr<Backend> make_nccl(std::shared_ptr<Membership> membership, const
   mpi_check(MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, MPI_COMM_WORLD), "MPI_Bcast");
   ncclComm_t comm = nullptr;
   nccl_check(ncclCommInitRank(&comm, world.size, id, world.rank), "ncclCommInitRank");
-  std::shared_ptr<Backend> host = make_mpi(membership, true);
-  return std::make_shared<Nccl>(std::move(membership), std::move(host), NcclCommunicator(comm), gpu);
+  std::shared_ptr<Backend> host = make_mpi(membership, /*ranks_per_node=*/0);
+  auto watch = std::make_shared<NcclWatch>(membership, gpu);
+  return std::make_shared<Nccl>(std::move(membership), std::move(host), std::move(watch), comm, gpu);
 }
 
 }  // namespace echelon

@@ -4,7 +4,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
-#include <exception>
+#include <atomic>
 #include <utility>
 
 #include "cluster/base/error.h"
@@ -19,27 +19,25 @@ inline void cuda_check(cudaError_t code, const char* operation) {
   if (code != cudaSuccess) throw Error::comm(operation, cudaGetErrorString(code));
 }
 
-/// Owns a communicator. It is aborted when an error is on its way up: to destroy it would wait for the other ranks.
+/// Owns a communicator, which any thread may abort.
 class NcclCommunicator {
  public:
   explicit NcclCommunicator(ncclComm_t comm) : comm_(comm) {}
-  NcclCommunicator(NcclCommunicator&& other) noexcept : comm_(std::exchange(other.comm_, nullptr)) {}
-  NcclCommunicator& operator=(NcclCommunicator&& other) noexcept {
-    std::swap(comm_, other.comm_);
-    return *this;
-  }
+  NcclCommunicator(const NcclCommunicator&) = delete;
+  NcclCommunicator& operator=(const NcclCommunicator&) = delete;
   ~NcclCommunicator() {
-    if (comm_ == nullptr) return;
-    std::uncaught_exceptions() > 0 ? ncclCommAbort(comm_) : ncclCommDestroy(comm_);
+    if (ncclComm_t comm = comm_.exchange(nullptr)) ncclCommDestroy(comm);
   }
 
+  /// Instead of the end in order, which would wait for the other ranks.
   void abort() {
-    if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
+    if (ncclComm_t comm = comm_.exchange(nullptr)) ncclCommAbort(comm);
   }
+  /// Null once it is aborted.
   ncclComm_t get() const { return comm_; }
 
  private:
-  ncclComm_t comm_;
+  std::atomic<ncclComm_t> comm_;
 };
 
 /// Owns an event that marks a point in a stream.

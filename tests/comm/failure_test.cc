@@ -107,18 +107,19 @@ TEST(ThreadRanks, NoneAreRefused) {
   EXPECT_THAT(error_of_threads(0, [](const Group&) {}), HasSubstr("0 ranks"));
 }
 
-/// What rank 0 gets when the last rank stays away from a barrier, in a session of its own.
-std::string error_without_last_rank(int ranks_per_node) {
+/// What a rank gets when the last one stays away from a collective, in a session of its own.
+std::string error_without_last_rank(const SessionOptions& options) {
   static char name[] = "test";
   static char* arguments[] = {name, nullptr};
   int argc = 1;
   char** argv = arguments;
-  Session session =
-      Session::join(argc, argv, {.backend = "mpi", .timeout_seconds = kSoon, .ranks_per_node = ranks_per_node});
+  Session session = Session::join(argc, argv, options);
   const Group& world = session.world();
   if (world.rank() == world.size() - 1) return "";
   try {
-    world.barrier({.name = "never"});
+    at::Tensor x = zeros(world, {4});
+    world.all_reduce(x, {.name = "never"}).wait();
+    world.barrier({.name = "behind it"});  // a GPU's host goes on at once
   } catch (const Error& error) {
     return error.what();
   }
@@ -129,13 +130,29 @@ TEST(Processes, NameTheRankThatNeverComes) {
   const Group& world = testing::session().world();
   if (world.size() == 1) return;
   for (int ranks_per_node : {0, 1, 2}) {
-    std::string error = error_without_last_rank(ranks_per_node);
+    std::string error =
+        error_without_last_rank({.backend = "mpi", .timeout_seconds = kSoon, .ranks_per_node = ranks_per_node});
     world.barrier({.name = "all back"});
     if (world.rank() == 0) {
       EXPECT_THAT(error, AllOf(HasSubstr("waited 0.3 s for "), HasSubstr(fmt::format("rank {}", world.size() - 1))));
     } else if (world.rank() < world.size() - 1) {
-      EXPECT_THAT(error, HasSubstr("comm: barrier \"never\""));
+      EXPECT_THAT(error, HasSubstr("comm: all_reduce \"never\""));
     }
+  }
+}
+
+/// Where there are GPUs: nothing is compared, so that the GPU itself waits for the rank that does not come.
+class OnGpus : public ::testing::TestWithParam<World> {};
+INSTANTIATE_TEST_SUITE_P(Worlds, OnGpus, ::testing::ValuesIn(on_gpus() ? worlds() : std::vector<World>()));
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(OnGpus);
+
+TEST_P(OnGpus, ACollectiveThatNeverEndsIsGivenUp) {
+  const Group& world = testing::session().world();
+  if (world.size() == 1) return;
+  std::string error = error_without_last_rank({.backend = "nccl", .timeout_seconds = kSoon, .checked = false});
+  world.barrier({.name = "all back"});
+  if (world.rank() < world.size() - 1) {
+    EXPECT_THAT(error, HasSubstr("waited 0.3 s for the other ranks to take part in all_reduce \"never\""));
   }
 }
 
