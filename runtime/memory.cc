@@ -3,9 +3,13 @@
 #include <fstream>
 #include <string>
 
+#include <c10/core/CachingDeviceAllocator.h>
+
 namespace echelon {
 
-int64_t peak_memory_bytes() {
+namespace {
+
+int64_t peak_resident_bytes() {
   std::ifstream status("/proc/self/status");
   std::string word;
   while (status >> word) {
@@ -15,6 +19,14 @@ int64_t peak_memory_bytes() {
     return kilobytes * 1024;
   }
   return 0;
+}
+
+}  // namespace
+
+int64_t peak_memory_bytes(c10::Device device) {
+  if (device.is_cpu()) return peak_resident_bytes();
+  auto of_all_pools = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  return at::getDeviceAllocator(device.type())->getDeviceStats(device.index()).allocated_bytes.at(of_all_pools).peak;
 }
 
 }  // namespace echelon

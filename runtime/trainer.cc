@@ -197,8 +197,9 @@ void Trainer::gather_measurements(Report& report, const BytesSent& before) {
   for (size_t i = 0; i < now.size(); ++i) mine.push_back(now[i] - before[i]);
   at::Tensor sums = at::tensor(mine, at::kLong).to(mesh_.world().device());
   mesh_.world().all_reduce(sums, {.name = "bytes sent"}).wait();
+  sums = sums.cpu();
   for (size_t i = 0; i < now.size(); ++i) report.bytes_sent[i] = sums[i].item<int64_t>();
-  report.memory_peak_bytes = agree_max(mesh_.world(), peak_memory_bytes(), "memory");
+  report.memory_peak_bytes = agree_max(mesh_.world(), peak_memory_bytes(mesh_.world().device()), "memory");
 }
 
 Evaluation Trainer::evaluate(int64_t batches) {

@@ -1,5 +1,7 @@
 """The reference step beside PyTorch in both precisions, eager, DDP and FSDP2, and LoRA beside PEFT: writes docs/benchmarks.md.
 
+On a GPU (--device=cuda) the rows that one GPU can show: writes docs/benchmarks_gpu.md.
+
 About twenty minutes; nothing else should run on the machine. See reference_step.py for what is measured and how.
 """
 
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import reference_step
 from flags import ROOT, parser_of
-from reference_step import TASKS, compare, processor_name, write_inputs
+from reference_step import TASKS, compare, device_name, write_inputs
 
 COMPARISONS = (
     ("full", "FP32", "DDP", (1, 2, 4)),
@@ -30,9 +32,17 @@ COMPARISONS = (
     ("124m", "BF16", "DDP", (1, 2, 4)),
     ("lora", "FP32", "DDP", (1,)),
 )
+ON_A_GPU = (
+    ("full", "FP32", "DDP", (1,)),
+    ("full", "BF16", "DDP", (1,)),
+    ("llama", "BF16", "DDP", (1,)),
+    ("124m_long", "FP32", "DDP", (1,)),
+    ("124m_long", "BF16", "DDP", (1,)),
+)
+PAGES = {"cpu": "benchmarks.md", "cuda": "benchmarks_gpu.md"}
 PAGE = """# Benchmarks
 
-Written by `tests/bench/run all`, which anybody can run on a machine of his own. {date}, {processor}, {cores} cores, PyTorch {torch},
+Written by `tests/bench/run all{flags}`, which anybody can run on a machine of his own. {date}, {processor}, {cores} cores, PyTorch {torch},
 Python {python}, commit {commit}.
 
 One step of 4 x 256 tokens (where nothing else is said) with AdamW and clipping at 1, from the same weights on the same tokens; Echelon at ZeRO-3. Both sides
@@ -52,7 +62,8 @@ def parse():
     parser.add_argument("--steps", type=int, default=20, help="steps of a run, warm-up included (20)")
     parser.add_argument("--warmup", type=int, default=8, help="first steps of a run that are left out (8)")
     parser.add_argument("--zero", type=int, default=3, help="ZeRO stage of Echelon (3)")
-    parser.add_argument("--out", default=str(ROOT / "docs" / "benchmarks.md"), help="page that is written (docs/benchmarks.md)")
+    parser.add_argument("--out", help="page that is written (docs/benchmarks.md, of a GPU docs/benchmarks_gpu.md)")
+    parser.add_argument("--device", choices=PAGES, default="cpu", help="where both sides compute (cpu)")
     parser.add_argument("--busy_ok", action="store_true", help="measure although the machine is busy")
     return parser.parse_args()
 
@@ -72,7 +83,7 @@ def row(options, ranks, ours, theirs, memory):
 
 
 def measure(options):
-    for options.task, options.precision, options.peer, all_ranks in COMPARISONS:
+    for options.task, options.precision, options.peer, all_ranks in ON_A_GPU if options.device == "cuda" else COMPARISONS:
         with tempfile.TemporaryDirectory(prefix="echelon-bench-") as name:
             write_inputs(Path(name), options)
             for ranks in all_ranks:
@@ -90,10 +101,10 @@ def main():
     import torch
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout.strip() or "?"
-    page = PAGE.format(date=date.today(), processor=processor_name(), cores=len(os.sched_getaffinity(0)), torch=torch.__version__,
+    page = PAGE.format(flags=" --device=cuda" if options.device == "cuda" else "", date=date.today(), processor=device_name(options.device), cores=len(os.sched_getaffinity(0)), torch=torch.__version__,
                        python=platform.python_version(), commit=commit, rounds=options.rounds, steps=options.steps - options.warmup,
                        rows="\n".join(rows))
-    Path(options.out).write_text(page, encoding="utf-8")
+    Path(options.out or ROOT / "docs" / PAGES[options.device]).write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

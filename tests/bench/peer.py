@@ -31,6 +31,7 @@ def parse():
     parser.add_argument("--power_sgd", type=int, default=0, help="rank of DDP's PowerSGD hook; 0: exact sums (0)")
     for name, default in (("rank", 0), ("ranks", 1), ("threads", 1), ("steps", 40), ("batch", 4), ("length", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--precision", choices=("FP32", "BF16"), default="FP32")
     return parser.parse_args()
@@ -89,9 +90,9 @@ def batch_of(ids, step, options):
     return tokens[:, :-1], tokens[:, 1:]
 
 
-def train_step(model, optimizer, inputs, targets, precision):
+def train_step(model, optimizer, inputs, targets, options):
     """Every rank has the same number of targets, so DDP's mean of gradients is the gradient of the global mean."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "BF16"):
+    with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "BF16"):
         logits = model(input_ids=inputs, **({} if model_is_encoder(model) else {"use_cache": False})).logits
     loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
     loss.backward()
@@ -105,7 +106,9 @@ def model_is_encoder(model):
     return "MaskedLM" in type(model).__name__
 
 
-def peak_bytes():
+def peak_bytes(device):
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
@@ -116,9 +119,9 @@ def main():
 
     if options.adapter:
         import peft  # noqa: F401
-    idle = peak_bytes()
+    idle = peak_bytes(options.device)
     torch.set_num_threads(options.threads)
-    model = load(options).train()
+    model = load(options).train().to(options.device)
     if options.ranks > 1:
         dist.init_process_group("gloo", init_method=options.meeting, rank=options.rank, world_size=options.ranks)
         model = spread(model, options)
@@ -128,13 +131,13 @@ def main():
     for step in range(options.steps):
         inputs, targets = batch_of(ids, step, options)
         begin = time.perf_counter()
-        loss = train_step(model, optimizer, inputs, targets, options.precision)
+        loss = train_step(model, optimizer, inputs.to(options.device), targets.to(options.device), options)
         if options.ranks > 1:
             dist.all_reduce(loss)
+        losses.append(float(loss) / options.ranks)  # waits for a GPU
         seconds.append(time.perf_counter() - begin)
-        losses.append(float(loss) / options.ranks)
     if options.rank == 0:
-        print(json.dumps({"losses": losses, "seconds": seconds, "memory": peak_bytes() - idle}), flush=True)
+        print(json.dumps({"losses": losses, "seconds": seconds, "memory": peak_bytes(options.device) - idle}), flush=True)
     if options.ranks > 1:
         dist.barrier()  # a rank that leaves first can leave the others waiting for it
         dist.destroy_process_group()

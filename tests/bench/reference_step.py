@@ -52,6 +52,7 @@ def parse():
     parser.add_argument("--warmup", type=int, default=10, help="first steps of a run that are left out (10)")
     parser.add_argument("--precision", choices=("FP32", "BF16"), default="FP32")
     parser.add_argument("--zero", type=int, choices=range(4), default=3, help="ZeRO stage of Echelon (3)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute (cpu)")
     parser.add_argument("--busy_ok", action="store_true", help="measure although the machine is busy")
     return parser.parse_args()
 
@@ -87,10 +88,10 @@ def llama(layers, tied):
     return LlamaForCausalLM(config)
 
 
-def gpt2(layers, width, heads, vocabulary):
+def gpt2(layers, width, heads, vocabulary, positions=LENGTH):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(vocab_size=vocabulary, n_positions=LENGTH, n_embd=width, n_layer=layers, n_head=heads, resid_pdrop=0.0,
+    config = GPT2Config(vocab_size=vocabulary, n_positions=positions, n_embd=width, n_layer=layers, n_head=heads, resid_pdrop=0.0,
                         embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0)
     return GPT2LMHeadModel(config)
 
@@ -119,6 +120,7 @@ TASKS = {
     "llama": Task("Llama, 14 M, all weights", lambda: llama(6, tied=True)),
     "bert": Task("BERT, 14 M, all weights", bert, objective="MaskedLm"),
     "124m": Task("GPT-2, 124 M, all weights", lambda: gpt2(12, 768, 12, 50257)),
+    "124m_long": Task("GPT-2, 124 M, 16 x 1,024 tokens", lambda: gpt2(12, 768, 12, 50257, 1024), batch=16, length=1024),
     "lora": Task("Llama, 20 M, LoRA r=16", lambda: llama(8, tied=False), adapter=True),
 }
 
@@ -171,7 +173,8 @@ def run_echelon(folder, ranks, options):
     finish(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), "echelon train")
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
-    memory = steps[-1]["memory_peak_bytes"] - idle_bytes([f"{options.build}/bin/echelon-rank", "--version"])
+    idle = idle_bytes([f"{options.build}/bin/echelon-rank", "--version"]) if options.device == "cpu" else 0
+    memory = steps[-1]["memory_peak_bytes"] - idle
     return [line["loss"] for line in steps], [line["step_seconds"] for line in steps], memory
 
 
@@ -205,6 +208,7 @@ def run_peer(folder, ranks, options):
             f"--precision={options.precision}",
             *([f"--adapter={folder}/adapter"] if TASKS[options.task].adapter else []),
             *([f"--batches={folder}/batches.safetensors"] if TASKS[options.task].objective == "MaskedLm" else []),
+            f"--device={options.device}",
             *(["--sharded"] if options.peer == "FSDP2" else []),
         ]
         bind = ["taskset", "-c", str(cores[rank])] if 1 < ranks <= len(cores) and threads == 1 else []
@@ -284,13 +288,19 @@ def processor_name():
     return f"{facts.get('model name', '?')} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
 
 
-def describe(measurement):
+def device_name(device):
+    import torch
+
+    return processor_name() if device == "cpu" else f"{torch.cuda.get_device_name()}, {processor_name()}"
+
+
+def describe(measurement, device="cpu"):
     """The machine, and what is measured on it."""
     import torch
     import transformers
 
     print(
-        f"{processor_name()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}, torch {torch.__version__}, "
+        f"{device_name(device)}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}"
     )
     print(f"{' '.join(sys.argv)}: {measurement}")
@@ -305,7 +315,7 @@ def main():
     options = parse()
     refuse_busy_machine(options)
     describe(f"{options.precision}, ZeRO-{options.zero}, {options.rounds} rounds of {options.steps - options.warmup} steps; "
-             "ms a step, median [quartiles]; ratio over 1: Echelon is faster")
+             "ms a step, median [quartiles]; ratio over 1: Echelon is faster", options.device)
     print("ranks  peer      Echelon                    peer                       ratio")
     with tempfile.TemporaryDirectory(prefix="echelon-bench-") as name:
         folder = Path(name)
