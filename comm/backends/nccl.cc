@@ -282,6 +282,9 @@ std::shared_ptr<Backend> make_nccl(std::shared_ptr<Membership> membership, const
   if (world.local_size > gpus) share_gpu(world.local_rank);
   int gpu = world.local_rank % gpus;  // Slurm may show each rank its own GPU alone
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(gpu));
+  // All connections now, while every rank is known to be here: a collective that still had to connect would hold its
+  // host up for a rank that does not come.
+  ::setenv("NCCL_RUNTIME_CONNECT", "0", /*overwrite=*/0);
   ncclUniqueId id{};
   if (world.rank == 0) nccl_check(ncclGetUniqueId(&id), "ncclGetUniqueId");
   mpi_check(MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, MPI_COMM_WORLD), "MPI_Bcast");
