@@ -253,6 +253,13 @@ void load_torch_cuda() {
   }
 }
 
+/// Operators on a GPU give the same bits in every run, as those on processors do.
+void fix_order_of_sums() {
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);  // cuBLAS's condition; before its first use
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
 /// NCCL takes ranks for neighbours of one machine, which it refuses on one GPU, unless their names of it differ.
 void share_gpu(int local_rank) {
   char host[256] = {};
@@ -279,6 +286,7 @@ std::shared_ptr<Backend> make_nccl(std::shared_ptr<Membership> membership, const
         .remedy("start one rank for each GPU");
   }
   load_torch_cuda();
+  fix_order_of_sums();
   if (world.local_size > gpus) share_gpu(world.local_rank);
   int gpu = world.local_rank % gpus;  // Slurm may show each rank its own GPU alone
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(gpu));

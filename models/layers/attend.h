@@ -25,4 +25,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 /// The same by whole matrices of weights [T, S]: for any type and device.
 at::Tensor attend_whole(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options);
 
+/// Whether the library's fused kernels take it: on a GPU, in float32 and bfloat16, without dropout.
+bool fused_takes(const at::Tensor& q, const at::Tensor& k, const AttentionOptions& options);
+/// The same by them, without a matrix [T, S]; but a query that may look at no key gets zeros. Source: Dao 2023.
+at::Tensor attend_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options);
+
 }  // namespace echelon
