@@ -1,6 +1,9 @@
 #include "runtime/memory.h"
 
+#include <malloc.h>
+
 #include <fstream>
+#include <limits>
 #include <string>
 
 #include <c10/core/CachingDeviceAllocator.h>
@@ -22,6 +25,11 @@ int64_t peak_resident_bytes() {
 }
 
 }  // namespace
+
+void keep_large_blocks() {
+  mallopt(M_MMAP_MAX, 0);  // blocks of any size from the heap, which keeps them
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
 
 int64_t peak_memory_bytes(c10::Device device) {
   if (device.is_cpu()) return peak_resident_bytes();

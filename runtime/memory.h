@@ -11,4 +11,8 @@ namespace echelon {
 /// what tensors took.
 int64_t peak_memory_bytes(c10::Device device);
 
+/// From now on large blocks that are freed stay with this process. glibc would give them back to the kernel, which then
+/// zeroes every page of every activation again in every step.
+void keep_large_blocks();
+
 }  // namespace echelon

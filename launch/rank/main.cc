@@ -2,10 +2,8 @@
 #include <csignal>
 #include <cstdio>
 #include <functional>
-#include <limits>
 #include <map>
 
-#include <malloc.h>
 #include <sys/prctl.h>
 
 #include <c10/util/Exception.h>
@@ -16,6 +14,7 @@
 #include "launch/options/arguments.h"
 #include "launch/options/rank_status.h"
 #include "launch/rank/commands.h"
+#include "runtime/memory.h"
 
 namespace echelon {
 namespace {
@@ -42,12 +41,6 @@ int run(const CommandLine& line, Session& session) {
   std::fprintf(stderr, "echelon: %s\n", error.what());
   std::fflush(stderr);
   session.abort(error.exit_code());
-}
-
-/// glibc gives large blocks back to the kernel, which then zeroes every page of every activation again in every step.
-void keep_large_blocks() {
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);   // the most that glibc accepts
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
 
 /// A rank does not outlive what started it, however that ended.
