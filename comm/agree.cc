@@ -24,7 +24,7 @@ T reduced(const Group& group, T mine, Reduce reduce, const std::string& name) {
 /// The bytes of `text` as a tensor of `size`, cut or padded with zeroes.
 at::Tensor bytes_of(const std::string& text, int64_t size, at::Device device) {
   at::Tensor bytes = at::zeros({size}, at::kByte);
-  std::memcpy(bytes.data_ptr(), text.data(), static_cast<size_t>(std::min<int64_t>(size, std::ssize(text))));
+  std::copy_n(text.data(), std::min<int64_t>(size, std::ssize(text)), static_cast<char*>(bytes.data_ptr()));
   return bytes.to(device);
 }
 
