@@ -19,6 +19,7 @@
 #include "runtime/metrics/recorder.h"
 #include "runtime/recipe/changes.h"
 #include "runtime/recipe/text.h"
+#include "runtime/replica_check.h"
 #include "runtime/store/run_folder.h"
 #include "runtime/trainer.h"
 
@@ -44,6 +45,7 @@ class RunInFolder {
   int64_t skipped_before() const;
   void train(Trainer& trainer, Recorder& recorder);
   void take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver);
+  bool compare_now(int64_t step, bool saves) const;
   bool evaluate_now(int64_t step) const;
   void evaluate(Trainer& trainer, Recorder& recorder, int64_t step) const;
   /// Tells whether any rank was asked to stop; takes an undecided save further when no rank is busy with it.
@@ -173,9 +175,17 @@ void RunInFolder::take_steps(Trainer& trainer, Recorder& recorder, CheckpointSav
     recorder.step(report);
     if (evaluate_now(step)) evaluate(trainer, recorder, step);
     stopped_ = end_of_step(recorder, saver) && step < recipe_.steps();
-    if (stopped_ || step == recipe_.steps() || step % recipe_.checkpoint().every() == 0) save(recorder, saver, step);
+    bool saves = stopped_ || step == recipe_.steps() || step % recipe_.checkpoint().every() == 0;
+    if (compare_now(step, saves)) compare_replicas(trainer);
+    if (saves) save(recorder, saver, step);
     last_step_ = step;
   }
+}
+
+/// What is saved has been compared: a job that goes on from it does not go on from a fault.
+bool RunInFolder::compare_now(int64_t step, bool saves) const {
+  int64_t every = recipe_.numerics().compare_every();
+  return every > 0 && (saves || step % every == 0);
 }
 
 bool RunInFolder::evaluate_now(int64_t step) const {

@@ -45,6 +45,7 @@ const std::map<std::string, Range>& ranges() {
       {"every", at_least(0)},
       {"batches", at_least(0)},
       {"skip", at_least(0)},
+      {"compare_every", at_least(0)},
       {"keep", at_least(2)},
       {"global", from_to(1, 1 << 24)},
       {"micro", from_to(0, 1 << 24)},
