@@ -3,6 +3,7 @@
 # TorchConfig.cmake of a CUDA wheel insists on a CUDA toolkit, so this module makes the imported targets itself:
 #   torch_cpu, c10                 always
 #   torch_cuda, c10_cuda           where the wheel has them
+#   cudart                         CUDA's runtime, where the wheel's headers and library are there
 #   nccl                           where the wheel's NCCL headers and library are there (ECHELON_NCCL_FOUND)
 #
 # The wheel carries its own, older protobuf headers. Include folders of imported targets become -isystem, which would
@@ -47,11 +48,16 @@ list(APPEND CMAKE_BUILD_RPATH ${Torch_RPATH})
 list(APPEND CMAKE_INSTALL_RPATH ${Torch_RPATH})
 set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
 
+set(_cuda "${_site}/nvidia/cu13")
+if(EXISTS "${_cuda}/include/cuda_runtime_api.h" AND EXISTS "${_cuda}/lib/libcudart.so.13" AND TARGET c10_cuda)
+  add_library(cudart SHARED IMPORTED)
+  set_target_properties(cudart PROPERTIES IMPORTED_LOCATION "${_cuda}/lib/libcudart.so.13")
+  set(ECHELON_CUDA_ROOT "${_cuda}")
+endif()
+
 set(ECHELON_NCCL_FOUND FALSE)
 set(_nccl "${_site}/nvidia/nccl")
-set(_cuda "${_site}/nvidia/cu13")
-if(EXISTS "${_nccl}/include/nccl.h" AND EXISTS "${_nccl}/lib/libnccl.so.2" AND EXISTS "${_cuda}/include/cuda_runtime_api.h"
-   AND TARGET c10_cuda)
+if(EXISTS "${_nccl}/include/nccl.h" AND EXISTS "${_nccl}/lib/libnccl.so.2" AND TARGET cudart)
   add_library(nccl SHARED IMPORTED)
   set_target_properties(nccl PROPERTIES
     IMPORTED_LOCATION "${_nccl}/lib/libnccl.so.2"

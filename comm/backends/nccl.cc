@@ -1,6 +1,5 @@
 // Ranks with a GPU each, over NCCL. Compiled wherever NCCL's headers are; where no GPU is visible require_nccl() says
 // so and nothing else here is reached.
-#include <dlfcn.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -15,6 +14,7 @@
 
 #include "cluster/base/log.h"
 #include "comm/backends/backend.h"
+#include "comm/backends/gpus.h"
 #include "comm/backends/mpi_calls.h"
 #include "comm/backends/nccl_watch.h"
 
@@ -239,19 +239,6 @@ class Nccl final : public Backend {
   c10::cuda::CUDAStream stream_;
   std::deque<std::shared_ptr<Message>> kept_;
 };
-
-int visible_gpus() {
-  int gpus = 0;
-  return cudaGetDeviceCount(&gpus) == cudaSuccess ? gpus : 0;
-}
-
-/// LibTorch's CUDA half registers its operators when it is loaded; programs that never see a GPU start without it.
-void load_torch_cuda() {
-  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-    throw Error::recipe("backend nccl", dlerror())
-        .remedy("install a CUDA build of the torch wheel, or use backend mpi");
-  }
-}
 
 /// Operators on a GPU give the same bits in every run, as those on processors do.
 void fix_order_of_sums() {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -12,9 +11,9 @@ namespace echelon {
 uint32_t dropped_below(double rate);
 
 /// Zeroes elements of `rows` [R, C] (contiguous) with probability `rate` and scales the rest by 1 / (1 - rate). Element
-/// (r, c) depends on row_keys[r] and first_column + c only. Applied to a gradient it is its own backward.
+/// (r, c) depends on row_keys[r] (int64 [R], bits of the key) and first_column + c only, on every device. Applied to a
+/// gradient it is its own backward.
 /// Source: Srivastava et al. 2014; the hash is two rounds of MurmurHash3's finaliser.
-at::Tensor keyed_dropout(const at::Tensor& rows, const std::vector<uint64_t>& row_keys, double rate,
-                         int64_t first_column = 0);
+at::Tensor keyed_dropout(const at::Tensor& rows, const at::Tensor& row_keys, double rate, int64_t first_column = 0);
 
 }  // namespace echelon

@@ -14,6 +14,10 @@
 //     }
 //
 // and everybody else calls echelon::scale(x, count, factor). Threads are the caller's.
+//
+// A source `X_kernel.cu` may define the same function in namespace echelon::kernels::gpu, for memory of the current GPU.
+// It is then called as echelon::gpu::scale(...), goes into the current stream and returns at once. What only GPUs have is
+// declared by ECHELON_GPU_KERNEL.
 #pragma once
 
 #if defined(ECHELON_ISA_NAME)
@@ -22,12 +26,29 @@
   namespace kernels::ECHELON_ISA_NAME {             \
   void name parameters;                             \
   }
+#define ECHELON_GPU_KERNEL ECHELON_KERNEL
 
-#elif defined(__x86_64__)
+#else
+
+#include "models/kernels/gpu_kernels.h"
+
+// A build without kernels for GPUs links no such function: whoever calls asks takes() first (models/layers/takes.h).
+#define ECHELON_GPU_KERNEL(name, parameters, arguments)     \
+  namespace kernels::gpu {                                  \
+  void name parameters;                                     \
+  }                                                         \
+  namespace gpu {                                           \
+  inline void name parameters {                             \
+    if constexpr (kGpuKernels) kernels::gpu::name arguments; \
+  }                                                         \
+  }
+
+#if defined(__x86_64__)
 
 #include "models/kernels/isa.h"
 
 #define ECHELON_KERNEL(name, parameters, arguments)  \
+  ECHELON_GPU_KERNEL(name, parameters, arguments)    \
   namespace kernels {                                \
   namespace plain {                                  \
   void name parameters;                              \
@@ -58,9 +79,12 @@
 #else
 
 #define ECHELON_KERNEL(name, parameters, arguments) \
+  ECHELON_GPU_KERNEL(name, parameters, arguments)   \
   namespace kernels::plain {                        \
   void name parameters;                             \
   }                                                 \
   inline void name parameters { kernels::plain::name arguments; }
+
+#endif
 
 #endif

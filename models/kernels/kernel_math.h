@@ -3,7 +3,11 @@
 
 #include <cstdint>
 
+#if defined(__CUDACC__)
+#define ECHELON_INLINE static __host__ __device__ __forceinline__
+#else
 #define ECHELON_INLINE static inline __attribute__((always_inline))
+#endif
 
 namespace echelon {
 

@@ -35,4 +35,14 @@ ECHELON_KERNEL(norm_backward,
                 float* dweight, float* dbias),
                (norm, dy, residual, dx, dweight, dbias))
 
+/// The same on a GPU, where each `rows_per_sum` rows have a row of dweight and dbias [.., columns] of their own.
+ECHELON_GPU_KERNEL(norm_backward,
+                   (const NormRows<float>& norm, const float* dy, const float* residual, float* dx, float* dweight,
+                    float* dbias, int64_t rows_per_sum),
+                   (norm, dy, residual, dx, dweight, dbias, rows_per_sum))
+ECHELON_GPU_KERNEL(norm_backward,
+                   (const NormRows<Bfloat16>& norm, const Bfloat16* dy, const Bfloat16* residual, Bfloat16* dx,
+                    float* dweight, float* dbias, int64_t rows_per_sum),
+                   (norm, dy, residual, dx, dweight, dbias, rows_per_sum))
+
 }  // namespace echelon

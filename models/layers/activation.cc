@@ -6,6 +6,7 @@
 #include "cluster/base/error.h"
 #include "models/kernels/activation_kernel.h"
 #include "models/kernels/parallel.h"
+#include "models/layers/takes.h"
 
 namespace echelon {
 
@@ -30,10 +31,6 @@ at::Tensor by_operators(const at::Tensor& x, Activation activation) {
   throw Error::internal("activation", "unknown");
 }
 
-bool has_kernel(const at::Tensor& x) {
-  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
-}
-
 template <class T>
 T* shifted(const at::Tensor& tensor, int64_t offset) {
   return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) + offset : nullptr;
@@ -41,6 +38,9 @@ T* shifted(const at::Tensor& tensor, int64_t offset) {
 
 template <class T>
 void forward(Activation activation, const at::Tensor& x, const at::Tensor& up, const at::Tensor& y) {
+  if (x.is_cuda())
+    return gpu::activation_forward(activation, shifted<const T>(x, 0), shifted<const T>(up, 0), shifted<T>(y, 0),
+                                   x.numel());
   for_blocks(x.numel(), kBlock, [&](int64_t begin, int64_t end) {
     activation_forward(activation, shifted<const T>(x, begin), shifted<const T>(up, begin), shifted<T>(y, begin),
                        end - begin);
@@ -50,6 +50,9 @@ void forward(Activation activation, const at::Tensor& x, const at::Tensor& up, c
 template <class T>
 void backward(Activation activation, const at::Tensor& x, const at::Tensor& up, const at::Tensor& dy,
               const at::Tensor& dx, const at::Tensor& dup) {
+  if (x.is_cuda())
+    return gpu::activation_backward(activation, shifted<const T>(x, 0), shifted<const T>(up, 0),
+                                    shifted<const T>(dy, 0), shifted<T>(dx, 0), shifted<T>(dup, 0), x.numel());
   for_blocks(x.numel(), kBlock, [&](int64_t begin, int64_t end) {
     activation_backward(activation, shifted<const T>(x, begin), shifted<const T>(up, begin),
                         shifted<const T>(dy, begin), shifted<T>(dx, begin), shifted<T>(dup, begin), end - begin);
@@ -81,12 +84,12 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
 }  // namespace
 
 at::Tensor activate(const at::Tensor& x, Activation activation) {
-  if (!has_kernel(x)) return by_operators(x, activation);
+  if (!kernels_take(x)) return by_operators(x, activation);
   return ActivationFunction::apply(x, std::optional<at::Tensor>(), static_cast<int64_t>(activation));
 }
 
 at::Tensor activate_gated(const at::Tensor& gate, const at::Tensor& up, Activation activation) {
-  if (!has_kernel(gate)) return by_operators(gate, activation) * up;
+  if (!kernels_take(gate)) return by_operators(gate, activation) * up;
   return ActivationFunction::apply(gate, std::optional(up), static_cast<int64_t>(activation));
 }
 

@@ -140,7 +140,7 @@ struct BlockedAttendFunction : torch::autograd::Function<BlockedAttendFunction> 
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
   if (fused_takes(q, k, options)) return attend_fused(q, k, v, options);
-  if (!kernels_take(q)) return attend_whole(q, k, v, options);
+  if (!cpu_takes(q)) return attend_whole(q, k, v, options);
   check(q, k, v, options);
   return BlockedAttendFunction::apply(q, k, v, options).transpose(1, 2);
 }

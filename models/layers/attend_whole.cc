@@ -60,8 +60,7 @@ struct AttendFunction : torch::autograd::Function<AttendFunction> {
 
   static at::Tensor drop(const at::Tensor& weights, const at::Tensor& row_keys, double rate) {
     if (rate <= 0) return weights;
-    const auto* keys = reinterpret_cast<const uint64_t*>(row_keys.const_data_ptr<int64_t>());
-    return keyed_dropout(weights, {keys, keys + row_keys.numel()}, rate);
+    return keyed_dropout(weights, row_keys.flatten(), rate);
   }
 };
 

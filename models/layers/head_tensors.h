@@ -4,13 +4,9 @@
 #include <ATen/ATen.h>
 
 #include "models/kernels/head_rows.h"
+#include "models/layers/takes.h"
 
 namespace echelon {
-
-/// Whether kernels take tensors of this type and device. It depends on nothing else: a run stays on one path.
-inline bool kernels_take(const at::Tensor& x) {
-  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
-}
 
 /// x [B, H, T, d], copied where the elements of a row are not neighbours.
 inline at::Tensor with_whole_rows(const at::Tensor& x) {

@@ -5,6 +5,7 @@
 
 #include "models/kernels/norm_kernel.h"
 #include "models/kernels/parallel.h"
+#include "models/layers/takes.h"
 
 namespace echelon {
 
@@ -44,6 +45,7 @@ NormRows<T> part(const NormRows<T>& rows, int64_t begin, int64_t count) {
 template <class T>
 void forward(const NormRows<T>& rows, double epsilon, at::Tensor& y) {
   T* to = static_cast<T*>(y.data_ptr());
+  if (y.is_cuda()) return gpu::norm_forward(rows, static_cast<float>(epsilon), to);
   for_blocks(rows.rows, kBlock, [&](int64_t begin, int64_t end) {
     norm_forward(part(rows, begin, end - begin), static_cast<float>(epsilon), to + begin * rows.columns);
   });
@@ -58,6 +60,7 @@ void backward(const NormRows<T>& rows, const at::Tensor& dy, const at::Tensor& r
   const T* beside = residual.defined() ? static_cast<const T*>(residual.const_data_ptr()) : nullptr;
   T* of_x = static_cast<T*>(dx.data_ptr());
   float *dweight = sums[0].data_ptr<float>(), *dbias = sums[1].data_ptr<float>();
+  if (dx.is_cuda()) return gpu::norm_backward(rows, of_y, beside, of_x, dweight, dbias, kBlock);
   for_blocks(rows.rows, kBlock, [&](int64_t begin, int64_t end) {
     int64_t at = begin * rows.columns, of_block = begin / kBlock * rows.columns;
     norm_backward(part(rows, begin, end - begin), of_y + at, beside ? beside + at : nullptr, of_x + at,
@@ -70,7 +73,7 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& given, int64_t weight_id, int64_t bias_id,
                                double epsilon) {
     at::Tensor x = given.contiguous(), y = at::empty_like(x);
-    at::Tensor statistics = at::empty({2, x.size(0)}, at::kFloat);
+    at::Tensor statistics = at::empty({2, x.size(0)}, x.options().dtype(at::kFloat));
     context->save_for_backward({x, statistics});
     context->saved_data["weight"] = weight_id;
     context->saved_data["bias"] = bias_id;
@@ -91,7 +94,7 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
     at::Tensor residual = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
     int64_t weight_id = context->saved_data["weight"].toInt(), bias_id = context->saved_data["bias"].toInt();
     at::Tensor weight = value_of(weight_id), bias = value_of(bias_id);
-    at::Tensor sums = at::zeros({2, blocks_of(x), x.size(1)}, at::kFloat);
+    at::Tensor sums = at::zeros({2, blocks_of(x), x.size(1)}, x.options().dtype(at::kFloat));
     if (x.scalar_type() == at::kFloat) {
       echelon::backward(rows_of<float>(x, weight, bias, saved[1]), dy, residual, dx, sums);
     } else {
@@ -111,10 +114,6 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
   }
 };
 
-bool has_kernel(const at::Tensor& x) {
-  return x.is_cpu() && x.dim() == 2 && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
-}
-
 }  // namespace
 
 NormLayer::NormLayer(Unit& unit, const std::string& name, const Architecture& architecture)
@@ -124,7 +123,7 @@ NormLayer::NormLayer(Unit& unit, const std::string& name, const Architecture& ar
 }
 
 NormedRows NormLayer::beside(const at::Tensor& rows) const {
-  if (!has_kernel(rows)) return {rows, by_operators(rows)};
+  if (rows.dim() != 2 || !kernels_take(rows)) return {rows, by_operators(rows)};
   auto both = NormFunction::apply(rows, reinterpret_cast<int64_t>(weight_), reinterpret_cast<int64_t>(bias_), epsilon_);
   return {both[0], both[1]};
 }

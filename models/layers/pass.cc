@@ -12,26 +12,26 @@ using torch::autograd::variable_list;
 
 namespace {
 
-std::vector<uint64_t> keys_of(const at::Tensor& keys) {
-  const int64_t* data = keys.const_data_ptr<int64_t>();
-  return {reinterpret_cast<const uint64_t*>(data), reinterpret_cast<const uint64_t*>(data) + keys.numel()};
-}
-
 struct DropoutFunction : torch::autograd::Function<DropoutFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& rows, const at::Tensor& keys, double rate,
                             int64_t first_column) {
     context->saved_data["rate"] = rate;
     context->saved_data["keys"] = keys;
     context->saved_data["first_column"] = first_column;
-    return keyed_dropout(rows.contiguous(), keys_of(keys), rate, first_column);
+    return keyed_dropout(rows.contiguous(), keys, rate, first_column);
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     double rate = context->saved_data["rate"].toDouble();
     int64_t first_column = context->saved_data["first_column"].toInt();
-    std::vector<uint64_t> keys = keys_of(context->saved_data["keys"].toTensor());
+    at::Tensor keys = context->saved_data["keys"].toTensor();
     return {keyed_dropout(gradients[0].contiguous(), keys, rate, first_column), {}, {}, {}};
   }
 };
+
+at::Tensor apply_dropout(const at::Tensor& rows, const at::Tensor& keys, double rate, int64_t first_column) {
+  // Forward and backward share one copy, where rows are elsewhere.
+  return DropoutFunction::apply(rows, keys.to(rows.device(), /*non_blocking=*/true), rate, first_column);
+}
 
 }  // namespace
 
@@ -48,13 +48,13 @@ at::Tensor Pass::dropout_keys(int64_t first, int64_t count, std::string_view sit
 
 at::Tensor Pass::dropout(const at::Tensor& rows_held_here, double rate, std::string_view site) const {
   if (!training || rate <= 0) return rows_held_here;
-  return DropoutFunction::apply(rows_held_here, dropout_keys(first_row(), rows_held_here.size(0), site), rate, 0);
+  return apply_dropout(rows_held_here, dropout_keys(first_row(), rows_held_here.size(0), site), rate, 0);
 }
 
 at::Tensor Pass::dropout_whole(const at::Tensor& all_rows, double rate, std::string_view site,
                                int64_t first_column) const {
   if (!training || rate <= 0) return all_rows;
-  return DropoutFunction::apply(all_rows, dropout_keys(0, all_rows.size(0), site), rate, first_column);
+  return apply_dropout(all_rows, dropout_keys(0, all_rows.size(0), site), rate, first_column);
 }
 
 }  // namespace echelon

@@ -48,7 +48,7 @@ void few_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& b
 
 /// The libraries were seen to read a matrix at a third of the memory's rate for a single row (Zen 4).
 bool are_few_rows(const at::Tensor& x, const at::Tensor& weight) {
-  return kernels_take(x) && x.size(0) <= kFewRows && x.stride(1) == 1 && weight.is_contiguous();
+  return cpu_takes(x) && x.size(0) <= kFewRows && x.stride(1) == 1 && weight.is_contiguous();
 }
 
 }  // namespace

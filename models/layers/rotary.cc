@@ -93,7 +93,7 @@ at::Tensor turned_halves(const at::Tensor& x, const Angles& angles) {
 
 at::Tensor rotate(const at::Tensor& x, int64_t first_position, const Architecture& architecture) {
   int64_t half = x.size(3) / 2, end = first_position + x.size(2);
-  if (kernels_take(x)) {
+  if (cpu_takes(x)) {
     Angles angles = kept_angles(architecture, half, end, x.scalar_type()).narrow(first_position, x.size(2));
     return KernelFunction::apply(x, angles).transpose(1, 2);
   }

@@ -90,8 +90,8 @@ Row row(const Inputs& in, int64_t b, int64_t h, int64_t t, const at::Tensor& q, 
   row.weights = any ? at::softmax(scores.masked_fill(permitted.logical_not(), -INFINITY), 0)
                     : at::full({keys}, 1.0 / static_cast<double>(keys), at::kDouble);
   if (in.options.dropout > 0) {
-    auto key = static_cast<uint64_t>(in.options.row_keys[b][h][t].item<int64_t>());
-    row.kept = keyed_dropout(row.kept.unsqueeze(0), {key}, in.options.dropout)[0];
+    at::Tensor key = in.options.row_keys[b][h][t].view({1});
+    row.kept = keyed_dropout(row.kept.unsqueeze(0), key, in.options.dropout)[0];
   }
   return row;
 }
@@ -185,8 +185,7 @@ TEST(Attention, DropsWhatKeyedDropoutDrops) {
   Inputs in = inputs(c);
   in.v = at::eye(c.keys, at::kDouble).expand({1, 2, c.keys, c.keys});  // the result is the weights
   at::Tensor weights = attended(in, at::kFloat).out;
-  const auto* keys = reinterpret_cast<const uint64_t*>(in.options.row_keys.const_data_ptr<int64_t>());
-  at::Tensor kept = keyed_dropout(at::ones({140, c.keys}), {keys, keys + 140}, c.dropout).ne(0);
+  at::Tensor kept = keyed_dropout(at::ones({140, c.keys}), in.options.row_keys.flatten(), c.dropout).ne(0);
   EXPECT_TRUE(at::equal(weights.ne(0).reshape({140, c.keys}), kept));
 }
 
