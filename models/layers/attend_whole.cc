@@ -34,7 +34,7 @@ struct AttendFunction : torch::autograd::Function<AttendFunction> {
     at::Tensor scores = at::matmul(q, k.transpose(2, 3)).mul_(scale);
     if (mask) {
       // Finite, so that a row without any permitted key gives an average instead of NaN.
-      at::Tensor by_head = scores.view({q.size(0), -1, mask->size(2), keys});
+      at::Tensor by_head = scores.view({q.size(0), q.size(1) * queries / mask->size(2), mask->size(2), keys});
       by_head.masked_fill_(*mask, scores.scalar_type() == at::kDouble ? -1e300 : -1e30);
     }
     at::Tensor weights = at::softmax(scores, -1);
@@ -69,7 +69,7 @@ struct AttendFunction : torch::autograd::Function<AttendFunction> {
 at::Tensor attend_whole(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                         const AttentionOptions& options) {
   int64_t batch = q.size(0), queries = q.size(2), width = q.size(3), kv_heads = k.size(1);
-  at::Tensor grouped = q.reshape({batch, kv_heads, -1, width});
+  at::Tensor grouped = q.reshape({batch, kv_heads, q.size(1) / kv_heads * queries, width});
   auto mask = forbidden(options, queries, k.size(2), q.device());
   at::Tensor row_keys = options.row_keys.defined() ? options.row_keys : at::empty({0}, at::kLong);
   at::Tensor out =
