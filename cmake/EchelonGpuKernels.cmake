@@ -1,7 +1,9 @@
 # echelon_gpu_kernels(<room> a_kernel.cu ...): adds kernels for GPUs to a room, compiled into the namespace
-# echelon::kernels::gpu by the nvcc of the wheel nvidia-cuda-nvcc. CMake's own language CUDA would ask for a whole toolkit.
+# echelon::kernels::gpu by the nvcc of the wheel nvidia-cuda-nvcc. CMake's own language CUDA would ask for a toolkit.
 # Without nvcc nothing is added: GPUs then run the framework's operators.
-find_program(ECHELON_NVCC nvcc PATHS "${ECHELON_CUDA_ROOT}/bin" NO_DEFAULT_PATH)
+if(TARGET cudart)
+  find_program(ECHELON_NVCC nvcc PATHS "${ECHELON_CUDA_ROOT}/bin" NO_DEFAULT_PATH)
+endif()
 set(kGpuKernels false)
 if(ECHELON_NVCC)
   set(kGpuKernels true)

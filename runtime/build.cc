@@ -172,23 +172,35 @@ double square_sum_of(const at::Tensor& flat) {
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
-double square_sum_of(const at::Tensor& flat) {
-  if (!flat.is_cpu()) return flat.to(at::kDouble).square().sum().item<double>();
-  return flat.scalar_type() == at::kDouble ? square_sum_of<double>(flat) : square_sum_of<float>(flat);
+template <class Real>
+at::Tensor square_sum_on_gpu(const at::Tensor& flat) {
+  at::Tensor sums = at::empty({kSquareSums}, flat.options().dtype(at::kDouble));
+  gpu::square_sums(flat.const_data_ptr<Real>(), flat.numel(), sums.data_ptr<double>());
+  return sums.sum();
+}
+
+/// A float64 on the device of `flat`, so that a GPU is not waited for.
+at::Tensor square_sum_of(const at::Tensor& flat) {
+  bool wide = flat.scalar_type() == at::kDouble;
+  if (flat.is_cpu())
+    return at::scalar_tensor(wide ? square_sum_of<double>(flat) : square_sum_of<float>(flat), at::kDouble);
+  if (!kGpuKernels) return flat.to(at::kDouble).square().sum();
+  return wide ? square_sum_on_gpu<double>(flat) : square_sum_on_gpu<float>(flat);
 }
 
 }  // namespace
 
 double square_norm_of(const std::vector<Owned>& owned, const Mesh& mesh) {
-  double sum = 0;
+  at::Tensor sum = at::zeros({}, at::kDouble);
   for (const Owned& each : owned) {
     FlatShard& shard = *each.shard;
     for (const Segment& segment : shard.segments()) {
       if (!shard.counts_on(mesh, !segment.parameter->layout().is_sharded_on("tp"))) continue;
-      sum += square_sum_of(shard.gradient().narrow(0, segment.offset, segment.length));
+      sum = sum.to(shard.gradient().device())
+                .add_(square_sum_of(shard.gradient().narrow(0, segment.offset, segment.length)));
     }
   }
-  return sum;
+  return sum.item<double>();
 }
 
 }  // namespace echelon

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "models/kernels/gpu_kernels.h"
 #include "models/kernels/parallel.h"
 
 namespace echelon {
@@ -19,7 +20,7 @@ Owned own(FlatShard& shard, const Optimizer& optimizer, const std::vector<GroupR
   return owned;
 }
 
-/// The flat tensors of one shard, on this processor.
+/// The flat tensors of one shard, where they are updated.
 struct Optimizer::Memory {
   at::Tensor master, gradient;
   std::vector<at::Tensor> state;
@@ -32,17 +33,20 @@ void Optimizer::step_as(const Owned& owned, const Memory& memory, const Update& 
   std::vector<Real*> state;
   for (const at::Tensor& tensor : memory.state) state.push_back(tensor.data_ptr<Real>());
   const auto& segments = owned.shard->segments();
+  bool on_gpu = memory.master.is_cuda();
   for (size_t i = 0; i < segments.size(); ++i) {
     const GroupRule& rule = owned.rules[i];
     double decay = rule.weight_decay.value_or(segments[i].parameter->is_matrix() ? weight_decay() : 0);
-    for_blocks(segments[i].length, kBlock, [&](int64_t begin, int64_t end) {
+    int64_t block = on_gpu ? std::max<int64_t>(1, segments[i].length) : kBlock;
+    for_blocks(segments[i].length, block, [&](int64_t begin, int64_t end) {
       int64_t offset = segments[i].offset + begin;
       Stretch<Real> stretch{master + offset,
                             gradient + offset,
                             state,
                             end - begin,
                             update_numbers.learning_rate * rule.learning_rate_factor,
-                            decay};
+                            decay,
+                            on_gpu};
       for (Real*& tensor : stretch.state) tensor += offset;
       update(stretch, update_numbers);
     });
@@ -50,17 +54,19 @@ void Optimizer::step_as(const Owned& owned, const Memory& memory, const Update& 
 }
 
 void Optimizer::step(Owned& owned, const Update& update) const {
-  // Masters are updated in place: no operator of autograd sees it, and the next forward reads the new values. Memory of
-  // a GPU is brought here and back: right, slow, and waiting for a kernel.
+  // Masters are updated in place: no operator of autograd sees it, and the next forward reads the new values. Without a
+  // kernel, memory of a GPU is brought here and back: right, and slow.
   at::Tensor& there = owned.shard->master();
-  Memory memory{there.cpu(), owned.shard->gradient().cpu(), {}};
-  for (const std::string& name : state_names()) memory.state.push_back(owned.state.at(name).cpu());
+  bool in_place = there.is_cpu() || (kGpuKernels && updates_on_gpu());
+  auto taken = [&](const at::Tensor& x) { return in_place ? x : x.cpu(); };
+  Memory memory{taken(there), taken(owned.shard->gradient()), {}};
+  for (const std::string& name : state_names()) memory.state.push_back(taken(owned.state.at(name)));
   if (there.scalar_type() == at::kDouble) {
     step_as<double>(owned, memory, update);
   } else {
     step_as<float>(owned, memory, update);
   }
-  if (there.is_cpu()) return;
+  if (in_place) return;
   there.copy_(memory.master);
   for (size_t i = 0; i < memory.state.size(); ++i) owned.state.at(state_names()[i]).copy_(memory.state[i]);
 }

@@ -42,6 +42,7 @@ struct Stretch {
   std::vector<Real*> state;  ///< in the order of Optimizer::state_names
   int64_t length;
   double learning_rate, weight_decay;
+  bool on_gpu = false;
 };
 
 class Optimizer {
@@ -61,6 +62,8 @@ class Optimizer {
   void step(Owned& owned, const Update& update) const;
 
  protected:
+  /// Whether update() takes memory of a GPU.
+  virtual bool updates_on_gpu() const { return false; }
   virtual void update(const Stretch<float>& stretch, const Update& update) const = 0;
   virtual void update(const Stretch<double>& stretch, const Update& update) const = 0;
 

@@ -53,7 +53,7 @@ at::Tensor dropped_here(const at::Tensor& rows, const at::Tensor& row_keys, doub
 
 at::Tensor dropped_there(const at::Tensor& rows, const at::Tensor& row_keys, double rate, int64_t first_column) {
   at::Tensor out = at::empty_like(rows);
-  DropoutRows dropout{row_keys.const_data_ptr<int64_t>(), rows.size(0),        rows.size(1),
+  DropoutRows dropout{row_keys.const_data_ptr<int64_t>(),  rows.size(0),        rows.size(1),
                       static_cast<uint32_t>(first_column), dropped_below(rate), 1.0 / (1.0 - rate)};
   auto run = [&]<class T>(T*) {
     gpu::dropout_rows(dropout, static_cast<const T*>(rows.const_data_ptr()), static_cast<T*>(out.data_ptr()));

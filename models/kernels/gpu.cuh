@@ -71,8 +71,7 @@ struct Largest {
 template <class T, class Combine = Add>
 __device__ T over_block(T x, Combine combine = {}) {
   __shared__ T of_warps[kMostThreads / kWarp];
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
-    x = combine(x, __shfl_xor_sync(0xffffffffu, x, distance));
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) x = combine(x, __shfl_xor_sync(0xffffffffu, x, distance));
   __syncthreads();  // the result before this one has been read
   if (threadIdx.x % kWarp == 0) of_warps[threadIdx.x / kWarp] = x;
   __syncthreads();

@@ -15,9 +15,9 @@
 //
 // and everybody else calls echelon::scale(x, count, factor). Threads are the caller's.
 //
-// A source `X_kernel.cu` may define the same function in namespace echelon::kernels::gpu, for memory of the current GPU.
-// It is then called as echelon::gpu::scale(...), goes into the current stream and returns at once. What only GPUs have is
-// declared by ECHELON_GPU_KERNEL.
+// A source `X_kernel.cu` may define the same function in namespace echelon::kernels::gpu, for memory of the GPU.
+// It is then called as echelon::gpu::scale(...), goes into the current stream and returns at once. What only GPUs have
+// is declared by ECHELON_GPU_KERNEL.
 #pragma once
 
 #if defined(ECHELON_ISA_NAME)
@@ -32,15 +32,15 @@
 
 #include "models/kernels/gpu_kernels.h"
 
-// A build without kernels for GPUs links no such function: whoever calls asks takes() first (models/layers/takes.h).
-#define ECHELON_GPU_KERNEL(name, parameters, arguments)     \
-  namespace kernels::gpu {                                  \
-  void name parameters;                                     \
-  }                                                         \
-  namespace gpu {                                           \
-  inline void name parameters {                             \
+// A build without kernels for GPUs links no such function: who calls asks first (models/layers/takes.h).
+#define ECHELON_GPU_KERNEL(name, parameters, arguments)      \
+  namespace kernels::gpu {                                   \
+  void name parameters;                                      \
+  }                                                          \
+  namespace gpu {                                            \
+  inline void name parameters {                              \
     if constexpr (kGpuKernels) kernels::gpu::name arguments; \
-  }                                                         \
+  }                                                          \
   }
 
 #if defined(__x86_64__)

@@ -9,6 +9,7 @@
 
 #include "models/kernels/cross_entropy_kernel.h"
 #include "models/layers/products.h"
+#include "models/layers/takes.h"
 
 namespace echelon {
 
@@ -47,44 +48,67 @@ at::Tensor by_operators(at::Tensor& logits, const at::Tensor& here, const Group&
   return sums[0].log() - sums[1];
 }
 
-/// The same on this processor, without temporaries.
+/// The kernels of the device that holds the logits.
+template <class T>
+struct RowSteps {
+  void (*max)(const T* logits, int64_t rows, int64_t columns, float* largest);
+  void (*sum)(const T* logits, int64_t rows, int64_t columns, const int64_t* targets, const float* largest, float* sums,
+              float* of_target);
+  void (*gradient)(T* logits, int64_t rows, int64_t columns, const int64_t* targets, const float* largest,
+                   const float* sums);
+};
+
+template <class T>
+RowSteps<T> steps_on(const at::Tensor& logits) {
+  if (logits.is_cuda()) return {gpu::row_max, gpu::row_sum, gpu::row_gradient};
+  return {row_max, row_sum, row_gradient};
+}
+
+/// Rows that pay for a thread of the processor; a GPU takes all at once.
+int64_t grain_of(const at::Tensor& logits) {
+  return std::max<int64_t>(1, logits.is_cuda() ? logits.size(0) : 16384 / std::max<int64_t>(1, logits.size(1)));
+}
+
+/// The same without temporaries.
 template <class T>
 at::Tensor by_kernel(at::Tensor& logits, const at::Tensor& here, const Group& tp, bool learns) {
   int64_t rows = logits.size(0), columns = logits.size(1);
-  at::Tensor largest = at::empty({rows}, at::kFloat), sums = at::empty({2, rows}, at::kFloat);
+  at::TensorOptions wide = logits.options().dtype(at::kFloat);
+  at::Tensor largest = at::empty({rows}, wide), sums = at::empty({2, rows}, wide);
+  RowSteps<T> steps = steps_on<T>(logits);
   T* of_row = static_cast<T*>(logits.data_ptr());
   const int64_t* targets = here.const_data_ptr<int64_t>();
   float *most = largest.data_ptr<float>(), *sum = sums.data_ptr<float>(), *of_target = sum + rows;
   auto in_parallel = [&](const auto& step) {
-    at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns)),
+    at::parallel_for(0, rows, grain_of(logits),
                      [&](int64_t begin, int64_t end) { step(of_row + begin * columns, begin, end - begin); });
   };
-  in_parallel([&](T* row, int64_t begin, int64_t count) { row_max(row, count, columns, most + begin); });
+  in_parallel([&](T* row, int64_t begin, int64_t count) { steps.max(row, count, columns, most + begin); });
   agree(largest, tp, Reduce::max);
   in_parallel([&](T* row, int64_t begin, int64_t count) {
-    row_sum(row, count, columns, targets + begin, most + begin, sum + begin, of_target + begin);
+    steps.sum(row, count, columns, targets + begin, most + begin, sum + begin, of_target + begin);
   });
   agree(sums, tp, Reduce::sum);
   if (learns) {
     in_parallel([&](T* row, int64_t begin, int64_t count) {
-      row_gradient(row, count, columns, targets + begin, most + begin, sum + begin);
+      steps.gradient(row, count, columns, targets + begin, most + begin, sum + begin);
     });
   }
   return sums[0].log() - sums[1];
 }
 
 at::Tensor cross_entropies(at::Tensor& logits, const at::Tensor& here, const Group& tp, bool learns) {
-  if (logits.is_cpu() && logits.scalar_type() == at::kFloat) return by_kernel<float>(logits, here, tp, learns);
-  if (logits.is_cpu() && logits.scalar_type() == at::kBFloat16) return by_kernel<Bfloat16>(logits, here, tp, learns);
-  return by_operators(logits, here, tp, learns);
+  if (!kernels_take(logits)) return by_operators(logits, here, tp, learns);
+  return (logits.scalar_type() == at::kFloat ? by_kernel<float> : by_kernel<Bfloat16>)(logits, here, tp, learns);
 }
 
 /// Rows whose logits are taken at once: the same on every rank, and few enough that a processor's last cache holds
-/// them.
+/// them, or that a GPU has room for them beside all else.
 int64_t chunk_rows(const Parameter& weight, const Group& tp) {
-  constexpr int64_t kLogitBytes = 8 << 20, kLeastRows = 256;
+  constexpr int64_t kCacheBytes = 8 << 20, kGpuBytes = 512 << 20, kLeastRows = 256;
+  int64_t logit_bytes = weight.value().is_cuda() ? kGpuBytes : kCacheBytes;
   int64_t row_bytes = (weight.layout().sizes[0] + tp.size() - 1) / tp.size() * weight.value().element_size();
-  return std::max(kLeastRows, kLogitBytes / row_bytes);
+  return std::max(kLeastRows, logit_bytes / row_bytes);
 }
 
 /// What the head's backward hands on, made in forward: gradients of the sum of cross-entropies.

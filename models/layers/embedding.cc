@@ -6,6 +6,7 @@
 
 #include "comm/autograd.h"
 #include "models/kernels/add_rows_kernel.h"
+#include "models/layers/takes.h"
 
 namespace echelon {
 
@@ -23,11 +24,22 @@ void add_by_kernel(const at::Tensor& table, const at::Tensor& rows, const at::Te
   });
 }
 
+template <class T>
+void add_on_gpu(const at::Tensor& table, const at::Tensor& rows, const at::Tensor& ids, const at::Tensor& mute) {
+  auto [sorted, order] = ids.sort(/*stable=*/true, 0, /*descending=*/false);
+  gpu::add_sorted_rows(table.data_ptr<float>(), static_cast<const T*>(rows.const_data_ptr()),
+                       {sorted.const_data_ptr<int64_t>(), order.const_data_ptr<int64_t>(),
+                        mute.defined() ? mute.const_data_ptr<bool>() : nullptr, ids.numel()},
+                       table.size(1));
+}
+
 /// Adds rows [N, D] to the rows `ids` of `table`, but not those whose `mute` is set.
 void add_rows_to(at::Tensor& table, const at::Tensor& rows, const at::Tensor& ids, const at::Tensor& mute) {
-  bool has_kernel = table.is_cpu() && table.scalar_type() == at::kFloat;
-  if (has_kernel && rows.scalar_type() == at::kFloat) return add_by_kernel<float>(table, rows, ids, mute);
-  if (has_kernel && rows.scalar_type() == at::kBFloat16) return add_by_kernel<Bfloat16>(table, rows, ids, mute);
+  if (table.scalar_type() == at::kFloat && kernels_take(rows)) {
+    bool narrow = rows.scalar_type() == at::kBFloat16;
+    if (table.is_cuda()) return (narrow ? add_on_gpu<Bfloat16> : add_on_gpu<float>)(table, rows, ids, mute);
+    return (narrow ? add_by_kernel<Bfloat16> : add_by_kernel<float>)(table, rows, ids, mute);
+  }
   at::Tensor loud = mute.defined() ? rows.masked_fill(mute.unsqueeze(1), 0) : rows;
   table.index_add_(0, ids, loud.to(table.scalar_type()));
 }

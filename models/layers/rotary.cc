@@ -37,14 +37,16 @@ Angles make_angles(const Architecture& a, int64_t half, int64_t positions, const
 }
 
 /// Made once and kept, for all layers: ranks may be threads of one process.
-Angles kept_angles(const Architecture& a, int64_t half, int64_t positions, at::ScalarType type) {
+Angles kept_angles(const Architecture& a, int64_t half, int64_t positions, const at::TensorOptions& like) {
   static std::mutex mutex;
-  static std::map<std::tuple<double, double, int64_t, at::ScalarType>, Angles> kept;
+  // Never freed: when the process ends, a GPU's driver may be gone before it.
+  static auto& kept = *new std::map<std::tuple<double, double, int64_t, at::ScalarType, at::DeviceType>, Angles>;
   std::lock_guard lock(mutex);
-  Angles& angles = kept[{a.rope_theta, a.rope_linear_factor, half, type}];
+  at::ScalarType type = c10::typeMetaToScalarType(like.dtype());
+  Angles& angles = kept[{a.rope_theta, a.rope_linear_factor, half, type, like.device().type()}];
   if (!angles.cosine.defined() || angles.cosine.size(0) < positions) {
     at::NoGradGuard no_gradients;
-    Angles made = make_angles(a, half, 2 * positions, at::TensorOptions(type));
+    Angles made = make_angles(a, half, 2 * positions, like);
     angles = {made.cosine.to(at::kFloat), made.sine.to(at::kFloat)};
   }
   return angles;
@@ -58,6 +60,7 @@ void turn_rows(const at::Tensor& x, const at::Tensor& out, const Angles& angles,
                     direction,
                     angles.cosine.const_data_ptr<float>(),
                     angles.sine.const_data_ptr<float>()};
+  if (x.is_cuda()) return gpu::rotary(shape, head_rows<const T>(x), head_rows<T>(out), 0, x.size(0) * x.size(2));
   int64_t grain = 1 + 16384 / std::max<int64_t>(1, x.size(1) * x.size(3));
   at::parallel_for(0, x.size(0) * x.size(2), grain, [&](int64_t begin, int64_t end) {
     rotary(shape, head_rows<const T>(x), head_rows<T>(out), begin, end);
@@ -93,8 +96,8 @@ at::Tensor turned_halves(const at::Tensor& x, const Angles& angles) {
 
 at::Tensor rotate(const at::Tensor& x, int64_t first_position, const Architecture& architecture) {
   int64_t half = x.size(3) / 2, end = first_position + x.size(2);
-  if (cpu_takes(x)) {
-    Angles angles = kept_angles(architecture, half, end, x.scalar_type()).narrow(first_position, x.size(2));
+  if (kernels_take(x)) {
+    Angles angles = kept_angles(architecture, half, end, x.options()).narrow(first_position, x.size(2));
     return KernelFunction::apply(x, angles).transpose(1, 2);
   }
   return turned_halves(x, make_angles(architecture, half, end, x.options()).narrow(first_position, x.size(2)));

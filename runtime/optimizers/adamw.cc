@@ -26,16 +26,20 @@ class AdamWOptimizer : public OptimizerWith<AdamW, AdamWOptimizer> {
         .step_size = static_cast<Real>(stretch.learning_rate / (1 - std::pow(options_.beta1(), step))),
         .root_correction = static_cast<Real>(std::sqrt(1 - std::pow(options_.beta2(), step))),
         .scale = static_cast<Real>(update.gradient_scale)};
-    adamw_step(stretch.master, stretch.gradient, stretch.state[0], stretch.state[1], stretch.length, factors);
+    void (*step_here)(Real*, const Real*, Real*, Real*, int64_t, const AdamWFactors<Real>&) = adamw_step;
+    if (stretch.on_gpu) step_here = gpu::adamw_step;
+    step_here(stretch.master, stretch.gradient, stretch.state[0], stretch.state[1], stretch.length, factors);
   }
+
+ protected:
+  bool updates_on_gpu() const override { return true; }
 };
 
 }  // namespace
 
 void register_adamw(Registry& registry) {
-  registry.add<Optimizer, AdamW>([](const AdamW& options, const Optimizer::Context&) {
-    return std::make_unique<AdamWOptimizer>(options);
-  });
+  registry.add<Optimizer, AdamW>(
+      [](const AdamW& options, const Optimizer::Context&) { return std::make_unique<AdamWOptimizer>(options); });
 }
 
 }  // namespace echelon

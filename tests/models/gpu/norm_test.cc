@@ -54,13 +54,9 @@ Norm by_kernel(const Inputs& in, const Shape& s, at::ScalarType type) {
   at::Tensor statistics = at::empty({2, s.rows + 1}, x.options().dtype(at::kFloat));
   at::Tensor sums = at::zeros({2, (s.rows + kRowsPerSum - 1) / kRowsPerSum, s.columns}, statistics.options());
   Norm n{there(at::zeros_like(in.x)), there(at::zeros_like(in.x)), {}, {}};
-  NormRows<T> rows{read<T>(x),
-                   read<T>(weight),
-                   read<T>(bias),
-                   statistics[0].data_ptr<float>(),
-                   statistics[1].data_ptr<float>(),
-                   s.rows,
-                   s.columns};
+  NormRows<T> rows{
+      read<T>(x), read<T>(weight), read<T>(bias), statistics[0].data_ptr<float>(), statistics[1].data_ptr<float>(),
+      s.rows,     s.columns};
   gpu::norm_forward(rows, kEpsilon, written<T>(n.y));
   gpu::norm_backward(rows, read<T>(dy), read<T>(residual), written<T>(n.dx), sums[0].data_ptr<float>(),
                      sums[1].data_ptr<float>(), kRowsPerSum);
@@ -91,7 +87,7 @@ void check(const Shape& shape, at::ScalarType type) {
 TEST(GpuNorm, IsTheFormulaInBothDirections) {
   for (at::ScalarType type : testing::kTypes) {
     for (int64_t rows : {0, 1, 33, 700}) {
-      for (int64_t columns : {2, 33, 768, 1003, 8192}) {
+      for (int64_t columns : {8, 33, 768, 1003, 8192}) {
         for (bool layer : {true, false}) {
           check({rows, columns, layer, layer, false}, type);
           check({rows, columns, layer, !layer, true}, type);
