@@ -139,9 +139,10 @@ struct BlockedAttendFunction : torch::autograd::Function<BlockedAttendFunction> 
 }  // namespace
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
+  check(q, k, v, options);
+  if (flash_takes(q, k, options)) return attend_flash(q, k, v, options);
   if (fused_takes(q, k, options)) return attend_fused(q, k, v, options);
   if (!cpu_takes(q)) return attend_whole(q, k, v, options);
-  check(q, k, v, options);
   return BlockedAttendFunction::apply(q, k, v, options).transpose(1, 2);
 }
 

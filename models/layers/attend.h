@@ -22,6 +22,11 @@ struct AttentionOptions {
 /// gradients. Sources: Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries).
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options);
 
+/// The same by the framework's flash attention, where flash_takes() says so: bfloat16 on a GPU, without dropout or
+/// padding. Its backward sums in a fixed order. Source: Dao 2023.
+at::Tensor attend_flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options);
+bool flash_takes(const at::Tensor& q, const at::Tensor& k, const AttentionOptions& options);
+
 /// The same by whole matrices of weights [T, S]: for any type and device.
 at::Tensor attend_whole(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options);
 
