@@ -15,14 +15,21 @@ namespace {
 /// While this lives, operators that sum in whatever order threads arrive sum in a fixed one, or refuse.
 class FixedOrder {
  public:
-  FixedOrder() { context_.setDeterministicAlgorithms(true, /*warn_only=*/false); }
+  FixedOrder() {
+    context_.setDeterministicAlgorithms(true, /*warn_only=*/false);
+    context_.setDeterministicFillUninitializedMemory(false);  // all of it is written
+  }
   FixedOrder(const FixedOrder&) = delete;
   FixedOrder& operator=(const FixedOrder&) = delete;
-  ~FixedOrder() { context_.setDeterministicAlgorithms(was_, warned_); }
+  ~FixedOrder() {
+    context_.setDeterministicAlgorithms(was_, warned_);
+    context_.setDeterministicFillUninitializedMemory(filled_);
+  }
 
  private:
   at::Context& context_ = at::globalContext();
   bool was_ = context_.deterministicAlgorithms(), warned_ = context_.deterministicAlgorithmsWarnOnly();
+  bool filled_ = context_.deterministicFillUninitializedMemory();
 };
 
 struct FlashFunction : torch::autograd::Function<FlashFunction> {
