@@ -1,6 +1,6 @@
 // Attention in bfloat16 on a GPU against whole matrices in float64 on the processor. The framework's kernel rounds
-// weights and their gradients to bfloat16 on the way: errors of 2 roundings of the result, and of 1 % of 1 and its largest
-// element.
+// weights and their gradients to bfloat16 on the way: errors of 2 roundings of the result, and of 1 % of the largest
+// element plus 1.
 #include "models/layers/attend.h"
 
 #include "tests/models/gpu/on_gpu.h"
