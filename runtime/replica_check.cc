@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include <ATen/ATen.h>
 
@@ -48,17 +49,19 @@ std::vector<int64_t> odd_ones(const at::Tensor& ranks, const at::Tensor& hashes)
   return odd;
 }
 
-void compare(const Group& group, const Mesh& mesh, const std::vector<Copy>& copies) {
-  if (group.size() == 1 || copies.empty()) return;
+/// The first copy that differs; none where all are alike. Collective, whatever it finds.
+std::optional<Error> compare(const Group& group, const Mesh& mesh, const std::vector<Copy>& copies) {
+  if (group.size() == 1) return {};
   at::Tensor all = hashes_of_all(group, mesh.world().rank(), copies);
   for (size_t i = 0; i < copies.size(); ++i) {
     auto odd = odd_ones(all.select(1, 0), all.select(1, static_cast<int64_t>(i) + 1));
     if (odd.empty()) continue;
-    throw Error::comm(copies[i].name, fmt::format("rank{} {} no longer hold{} what the others hold",
-                                                  odd.size() == 1 ? "" : "s", fmt::join(odd, ", "),
-                                                  odd.size() == 1 ? "s" : ""))
-        .remedy("memory or processor may be faulty; the run goes on from its last checkpoint");
+    bool one = odd.size() == 1;
+    Error error = Error::comm(copies[i].name, fmt::format("rank{} {} no longer hold{} what the others hold",
+                                                          one ? "" : "s", fmt::join(odd, ", "), one ? "s" : ""));
+    return error.remedy("memory or processor may be faulty; the run goes on from its last checkpoint");
   }
+  return {};
 }
 
 /// `visit` with the names and memories of masters and optimizer state.
@@ -97,11 +100,16 @@ std::vector<Copy> copies_in_a_replica(Trainer& trainer) {
 void compare_replicas(Trainer& trainer) {
   at::NoGradGuard no_gradients;
   const Mesh& mesh = trainer.mesh();
-  compare(mesh.dp_in_replica(), mesh, copies_in_a_replica(trainer));
   auto on_every_tp_rank = [](const Parameter& parameter) { return !parameter.layout().is_sharded_on("tp"); };
-  compare(mesh.tp(), mesh, state_copies(trainer, on_every_tp_rank));
-  if (mesh.replicas() == 1 || !trainer.zero().exchange->synchronous()) return;
-  compare(mesh.dp_between_replicas(), mesh, state_copies(trainer, [](const Parameter&) { return true; }));
+  std::vector found{compare(mesh.dp_in_replica(), mesh, copies_in_a_replica(trainer)),
+                    compare(mesh.tp(), mesh, state_copies(trainer, on_every_tp_rank))};
+  if (mesh.replicas() > 1 && trainer.zero().exchange->synchronous()) {
+    auto all = [](const Parameter&) { return true; };
+    found.push_back(compare(mesh.dp_between_replicas(), mesh, state_copies(trainer, all)));
+  }
+  for (const std::optional<Error>& error : found) {
+    if (error) throw *error;
+  }
 }
 
 }  // namespace echelon
