@@ -5,10 +5,12 @@
 #include <initializer_list>
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 
 #include "cluster/base/error.h"
 #include "comm/backends/backend.h"
+#include "comm/purpose.h"
 
 namespace echelon {
 
@@ -37,6 +39,11 @@ bool overlap(const at::Tensor& a, const at::Tensor& b) {
   auto* a_begin = static_cast<const char*>(a.const_data_ptr());
   auto* b_begin = static_cast<const char*>(b.const_data_ptr());
   return a.nbytes() > 0 && b.nbytes() > 0 && a_begin < b_begin + b.nbytes() && b_begin < a_begin + a.nbytes();
+}
+
+/// In a profile; the bytes are those that this rank sends.
+std::string span_name(const std::string& what, Purpose purpose, int64_t bytes) {
+  return fmt::format("collective: {}, {}, {} bytes", what, name_of(purpose), bytes);
 }
 
 /// One collective on its way from the caller to the backend.
@@ -102,6 +109,7 @@ class Passage {
   /// Numbers the collective, records it, counts `bytes`, and runs it. Work that goes on is recorded when it ends.
   template <class Run>
   Work run(int64_t bytes, const Run& run) {
+    RECORD_USER_SCOPE(span_name(place(), purpose_, bytes));
     int64_t ticket = enter(bytes);
     Membership& membership = backend_->membership();
     Work work = guarded(
@@ -111,7 +119,8 @@ class Passage {
       return work;
     }
     auto rest = std::make_shared<Work>(std::move(work));
-    return Work([backend = backend_, rest, ticket, place = place()] {
+    return Work([backend = backend_, rest, ticket, purpose = purpose_, place = place()] {
+      RECORD_USER_SCOPE(span_name("wait for " + place, purpose, 0));
       guarded(
           backend->membership(), [&] { return place; }, [&] { rest->wait(); });
       backend->membership().ledger.leave(ticket);
@@ -295,6 +304,9 @@ void Group::barrier(const Call& call) const {
 }
 
 void Group::account(const Call& call, int64_t bytes) const {
+  if (size() == 1) return;
+  RECORD_USER_SCOPE(
+      span_name(fmt::format("in shared memory \"{}\" in group {}", call.name, name_), call.purpose, bytes));
   backend_->membership().bytes_sent[static_cast<size_t>(call.purpose)] += bytes;
 }
 

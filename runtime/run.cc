@@ -17,6 +17,7 @@
 #include "runtime/checkpoint/recover.h"
 #include "runtime/checkpoint/save.h"
 #include "runtime/metrics/recorder.h"
+#include "runtime/profile.h"
 #include "runtime/recipe/changes.h"
 #include "runtime/recipe/text.h"
 #include "runtime/replica_check.h"
@@ -45,6 +46,7 @@ class RunInFolder {
   int64_t skipped_before() const;
   void train(Trainer& trainer, Recorder& recorder);
   void take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver);
+  Report profiled_step(Trainer& trainer, Recorder& recorder) const;
   bool compare_now(int64_t step, bool saves) const;
   bool evaluate_now(int64_t step) const;
   void evaluate(Trainer& trainer, Recorder& recorder, int64_t step) const;
@@ -97,6 +99,8 @@ int RunInFolder::run() {
   Recorder recorder(options_.folder, last_step_, trainer, options_.live_progress);
   trainer.go_on_after_skipped(skipped_before());
   if (own) recorder.say(fmt::format("going on from {}", start));
+  if (options_.profile_step > 0 && options_.profile_step <= last_step_)
+    recorder.say(fmt::format("no profile of step {}: it is done already", options_.profile_step));
   if (own && last_step_ >= recipe_.steps() && exists(path(result()))) {
     recorder.say(fmt::format("{} is finished: all {} steps are done", options_.folder, recipe_.steps()));
     return 0;
@@ -170,7 +174,7 @@ void RunInFolder::train(Trainer& trainer, Recorder& recorder) {
 
 void RunInFolder::take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver) {
   for (int64_t step = last_step_ + 1; step <= recipe_.steps() && !stopped_; ++step) {
-    Report report = trainer.step(step);
+    Report report = step == options_.profile_step ? profiled_step(trainer, recorder) : trainer.step(step);
     if (held_) held_->check_held();  // frozen for long, we may have been given up: then what we write is another's
     recorder.step(report);
     if (evaluate_now(step)) evaluate(trainer, recorder, step);
@@ -180,6 +184,18 @@ void RunInFolder::take_steps(Trainer& trainer, Recorder& recorder, CheckpointSav
     if (saves) save(recorder, saver, step);
     last_step_ = step;
   }
+}
+
+Report RunInFolder::profiled_step(Trainer& trainer, Recorder& recorder) const {
+  on_first_rank(mesh_.world(), "profile", [&] {
+    make_folders(path("profile"));
+    return std::string();
+  });
+  Report report;
+  std::string file = path(fmt::format("profile/rank-{:05}.json", mesh_.world().rank()));
+  record_profile(mesh_.world(), file, [&] { report = trainer.step(options_.profile_step); });
+  recorder.say(fmt::format("step {} is recorded in {}", report.step, path("profile")));
+  return report;
 }
 
 /// What is saved has been compared: a job that goes on from it does not go on from a fault.

@@ -20,6 +20,7 @@ struct RunOptions {
   bool trust_folder = false;
   std::string job;  ///< the scheduler's name for it, for people who find the folder in use; empty: none
   std::shared_ptr<RankProgress> progress = std::make_shared<RankProgress>();  ///< told what the rank is at
+  int64_t profile_step = 0;  ///< is recorded into profile/; 0: none
   int64_t before_step = 0;  ///< go on from a checkpoint before this one, which is set aside; 0: from the newest
   /// Asked at the end of each step on every rank; true on any rank stops the run after a checkpoint.
   bool (*stop_requested)() = nullptr;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -77,6 +78,27 @@ void Trainer::build_optimizer() {
   }
 }
 
+namespace {
+
+/// Tells what this rank is at: to whoever watches it, and to a profile.
+class PhaseOfStep {
+ public:
+  PhaseOfStep(RankProgress& progress, int64_t step) : progress_(progress), step_(step) {}
+  void enter(Phase phase) {
+    span_.reset();
+    progress_.enter(phase, step_);
+    span_.emplace(at::RecordScope::USER_SCOPE);
+    if (span_->isActive()) span_->before(fmt::format("phase: {}", name_of(phase)));
+  }
+
+ private:
+  RankProgress& progress_;
+  int64_t step_;
+  std::optional<at::RecordFunction> span_;
+};
+
+}  // namespace
+
 Report Trainer::step(int64_t step) {
   const Group& world = mesh_.world();
   Report report{.step = step, .learning_rate = optimizer_->learning_rate() * schedule_->factor(step)};
@@ -84,20 +106,21 @@ Report Trainer::step(int64_t step) {
   Stopwatch watch(world.seconds());
   double communication_before = world.seconds();
 
-  progress_->enter(Phase::input, step);
+  PhaseOfStep phase(*progress_, step);
+  phase.enter(Phase::input);
   std::vector<Batch> batches = train_->step(step, mesh_.dp().rank(), mesh_.dp().size());
   report.targets = count_targets(batches, mesh_.dp());
   report.tokens = recipe_.batch().global() * train_->source().length();
   report.seconds.data = watch.lap(world.seconds());
 
-  progress_->enter(Phase::compute, step);
+  phase.enter(Phase::compute);
   zero_->exchange->start(step);
   int64_t targets = zero_->exchange->synchronous() ? report.targets : count_targets(batches, mesh_.dp_in_replica());
   forward_and_backward(batches, targets, seed_.with("step").with(step), report);
   for (FlatShard* shard : model_->weights().trained()) shard->sum_partial_gradients();
   report.seconds.compute = watch.lap(world.seconds());
 
-  progress_->enter(Phase::update, step);
+  phase.enter(Phase::update);
   double gradient_norm = reduce_losses_and_norm(report);
   if (before_update_) report.seconds.checkpoint = watch.leave_out(before_update_);
   skipped_in_a_row_ = skips(report) ? skipped_in_a_row_ + 1 : 0;
@@ -130,19 +153,27 @@ void Trainer::forward_and_backward(const std::vector<Batch>& batches, int64_t ta
     zero_->first_micro_step = micro == 0;
     zero_->last_micro_step = micro + 1 == batches.size();
     Batch batch = batches[micro].on(mesh_.world().device());
-    Terms terms = objective_->loss(*model_, batch, model_->pass(batch, seed, /*training=*/true));
-    at::Tensor loss;
-    for (const auto& [name, term] : terms.terms) {
-      report.losses[name] += term.sum.item<double>();
-      loss = loss.defined() ? loss + term.sum : term.sum;
-    }
+    at::Tensor loss = forward(batch, seed, report);
+    RECORD_USER_SCOPE("phase: backward");
     // Divide by the global count, not ours: ranks hold different numbers of targets, and a mean of means weighs them
     // wrongly.
     loss.backward(at::full({}, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), loss.options()));
   }
 }
 
+at::Tensor Trainer::forward(const Batch& batch, const Seed& seed, Report& report) {
+  RECORD_USER_SCOPE("phase: forward");
+  Terms terms = objective_->loss(*model_, batch, model_->pass(batch, seed, /*training=*/true));
+  at::Tensor loss;
+  for (const auto& [name, term] : terms.terms) {
+    report.losses[name] += term.sum.item<double>();
+    loss = loss.defined() ? loss + term.sum : term.sum;
+  }
+  return loss;
+}
+
 double Trainer::reduce_losses_and_norm(Report& report) const {
+  RECORD_USER_SCOPE("phase: norm");
   // One collective for all: the losses (equal on the tensor parallel ranks, so one of them counts) and the square norm.
   double square_norm = square_norm_of(owned_, mesh_);
   std::vector<double> sums{square_norm};
@@ -179,6 +210,7 @@ bool Trainer::skips(const Report& report) const {
 }
 
 void Trainer::update(const Report& report, double gradient_norm) {
+  RECORD_USER_SCOPE("phase: optimizer");
   double clip = recipe_.clip_norm();
   Update update{.step = report.step, .learning_rate = report.learning_rate};
   if (clip > 0) update.gradient_scale = std::min(1.0, clip / (gradient_norm + 1e-6));

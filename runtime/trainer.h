@@ -93,6 +93,8 @@ class Trainer {
   void build_optimizer();
 
   int64_t count_targets(const std::vector<Batch>& batches, const Group& ranks) const;
+  /// The sum of the losses, which are added to `report` as well.
+  at::Tensor forward(const Batch& batch, const Seed& seed, Report& report);
   /// Divides by `targets`: those of all samples that the gradient sums over.
   void forward_and_backward(const std::vector<Batch>& batches, int64_t targets, const Seed& seed, Report& report);
   /// Returns the gradient norm that this rank clips by: of its replica.

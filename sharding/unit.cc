@@ -1,6 +1,7 @@
 #include "sharding/unit.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -52,9 +53,9 @@ struct Recompute : torch::autograd::Function<Recompute> {
     context->saved_data["unit"] = unit;
     context->saved_data["body"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(body));
     context->save_for_backward({input});
-    unit_of(context)->gather();
+    unit_of(context)->begin_forward();
     at::Tensor output = body(input);
-    unit_of(context)->release();
+    unit_of(context)->end_forward();
     return output;
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -109,13 +110,13 @@ bool Unit::learns_from(const at::Tensor& input) const {
 }
 
 at::Tensor Unit::enter(const at::Tensor& input) {
-  gather();
+  begin_forward();
   if (!learns_from(input)) return input.defined() ? input : at::zeros({}, anchor_.options());
   return Enter::apply(input.defined() ? std::optional(input) : std::nullopt, anchor_, reinterpret_cast<int64_t>(this));
 }
 
 at::Tensor Unit::leave(const at::Tensor& output) {
-  release();
+  end_forward();
   return output.requires_grad() ? Leave::apply(output, reinterpret_cast<int64_t>(this)) : output;
 }
 
@@ -137,7 +138,23 @@ void Unit::release() {
   frozen_.release();
 }
 
+void Unit::begin_span(const char* pass) {
+  span_ = std::make_unique<at::RecordFunction>(at::RecordScope::USER_SCOPE);
+  if (span_->isActive()) span_->before(fmt::format("unit: {} {}", name_, pass));
+}
+
+void Unit::begin_forward() {
+  begin_span("forward");
+  gather();
+}
+
+void Unit::end_forward() {
+  release();
+  span_.reset();
+}
+
 void Unit::before_backward() {
+  begin_span("backward");
   gather();
   trained_.begin_gradients();
 }
@@ -145,6 +162,7 @@ void Unit::before_backward() {
 void Unit::after_backward() {
   release();
   trained_.end_gradients();
+  span_.reset();
 }
 
 }  // namespace echelon

@@ -10,6 +10,10 @@
 
 #include "sharding/flat_shard.h"
 
+namespace at {
+struct RecordFunction;
+}
+
 namespace echelon {
 
 /// (Usually) one transformer block: its trained tensors in one FlatShard, its frozen ones in another.
@@ -48,16 +52,21 @@ class Unit {
 
   void gather();
   void release();
+  void begin_forward();
+  void end_forward();
   void before_backward();
   void after_backward();
 
  private:
+  /// Shows in a profile from now until span_ is reset.
+  void begin_span(const char* pass);
   bool learns_from(const at::Tensor& input) const;
 
   std::string name_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
   FlatShard trained_, frozen_;
   int gathered_times_ = 0;
+  std::unique_ptr<at::RecordFunction> span_;
   at::Tensor anchor_;  // requires gradients, so that enter() has a backward where the Unit is trained
 };
 

@@ -77,6 +77,7 @@ class RankCommand {
     placement_ = place_ranks(start_, machine_);
     bool train = line_.command->name == "train";
     if (line_.command->least_names == 1 && line_.command->takes_overrides) check_recipe_argument();
+    if (train) check_profile(train_arguments(line_), loaded_.recipe);
     if (train && train_arguments(line_).dry_run) return dry_run();
     if (train) prepare_run_folder();
     listen_for_signals();

@@ -20,6 +20,7 @@ DEFINE_int32(max_restarts, 3,
 DEFINE_string(adapter, "", "PEFT folder laid over the model");
 DEFINE_bool(merge_adapters, false, "fold the adapters into the weights first: from then on they cost nothing");
 DEFINE_bool(dry_run, false, "print the resolved recipe and what it needs; start nothing");
+DEFINE_int64(profile, 0, "step that each rank records into OUT/profile, as Chrome traces (1 or more); 0: none");
 DEFINE_bool(trust_dir, false, "accept a run folder that belongs to another user or that anyone may write to");
 DEFINE_int32(ranks, 0, "processes in all (1 to 65536); 0: as many as GPUs are visible, else 1");
 DEFINE_string(hosts, "", "machines and their ranks: a:2,b:2; empty: this one");
@@ -124,8 +125,16 @@ TrainArguments train_arguments(const CommandLine& line) {
           .out = FLAGS_out,
           .resume = FLAGS_resume,
           .dry_run = FLAGS_dry_run,
+          .profile_step = in_range<int64_t>(FLAGS_profile, 0, 1'000'000'000, "--profile"),
           .ranks = start_arguments().ranks,
           .trust_folder = FLAGS_trust_dir};
+}
+
+void check_profile(const TrainArguments& arguments, const Recipe& recipe) {
+  if (arguments.profile_step <= recipe.steps()) return;
+  throw Error::usage("--profile", "this run has no such step")
+      .got(arguments.profile_step)
+      .expected(fmt::format("1 to {}", recipe.steps()));
 }
 
 BatchesArguments batches_arguments(const CommandLine& line) {

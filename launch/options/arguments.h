@@ -26,10 +26,13 @@ struct TrainArguments {
   std::string out;              ///< run folder; empty: runs/NAME-<time>
   std::string resume = "auto";  ///< auto | never | PATH of a checkpoint or run folder
   bool dry_run = false;
+  int64_t profile_step = 0;   ///< 0: none
   int ranks = 0;              ///< ranks that a dry run plans for; 0: one
   bool trust_folder = false;  ///< accept a run folder that others own or may write to
 };
 TrainArguments train_arguments(const CommandLine& line);
+/// Errors: Error::usage when the step to be profiled lies beyond the recipe's last.
+void check_profile(const TrainArguments& arguments, const Recipe& recipe);
 
 struct BatchesArguments {
   std::string recipe;

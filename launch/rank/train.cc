@@ -111,12 +111,14 @@ int run_train(const CommandLine& line, Session& session) {
   TrainArguments arguments = train_arguments(line);
   if (arguments.dry_run) return dry_run(arguments);
   Recipe recipe = checked_recipe(arguments.recipe, arguments.overrides, session.world().size(), arguments.adapter);
+  check_profile(arguments, recipe);
   Mesh mesh(session.world(), mesh_of(recipe, session));
   RunOptions options{.folder = arguments.out,
                      .live_progress = rank_arguments().live_progress,
                      .trust_folder = arguments.trust_folder,
                      .job = slurm_job(),
                      .progress = progress_of(session.world().rank()),
+                     .profile_step = arguments.profile_step,
                      .before_step = rank_arguments().before_step,
                      .stop_requested = is_stop_requested};
   if (options.folder.empty()) {

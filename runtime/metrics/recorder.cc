@@ -7,18 +7,17 @@
 
 #include "cluster/base/files.h"
 #include "cluster/base/text.h"
+#include "comm/purpose.h"
 #include "runtime/store/report.h"
 
 namespace echelon {
 
 namespace {
 
-constexpr std::array kPurposes{"gradients", "parameters", "activations", "updates", "control"};
-
 Json line_of(const Report& report, double checkpoint_seconds) {
   Json losses = Json::object(), bytes = Json::object();
   for (const auto& [name, loss] : report.losses) losses[name] = loss;
-  for (size_t i = 0; i < kPurposes.size(); ++i) bytes[kPurposes[i]] = report.bytes_sent[i];
+  for (Purpose purpose : kPurposes) bytes[name_of(purpose)] = report.bytes_sent[static_cast<size_t>(purpose)];
   const StepSeconds& seconds = report.seconds;
   Json line{{"step", report.step},
             {"loss", report.loss},

@@ -42,6 +42,10 @@ TEST_F(CommandTest, WrongArgumentsAreRefused) {
   refuses({"train", "x", "--ranks"}, 2, "usage: --ranks: needs a value; write --ranks=VALUE");
   refuses({"train", "x", "--launcher=ssh"}, 2,
           "usage: --launcher: unknown launcher: got ssh, expected auto, mpirun or srun");
+  refuses({"train", "x", "--profile=first"}, 2, "usage: --profile=first: \"first\" is no int64");
+  refuses({"train", "x", "--profile=-1"}, 2, "usage: --profile: out of range: got -1, expected 0 to 1000000000");
+  refuses({"train", "base/tiny_decoder_clm", "steps=7", "--profile=8"}, 2,
+          "usage: --profile: this run has no such step: got 8, expected 1 to 7");
   refuses({"merge", "--model=a", "--out=b"}, 2, "usage: --adapter: must be given");
   refuses({"train", "x", "--hosts=-oProxyCommand=x"}, 2,
           "usage: --hosts: \"-oProxyCommand=x\" is no host name, expected letters, digits, dots and hyphens");
