@@ -1,6 +1,7 @@
 #include "models/layers/activation.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "cluster/base/error.h"
@@ -38,6 +39,7 @@ T* shifted(const at::Tensor& tensor, int64_t offset) {
 
 template <class T>
 void forward(Activation activation, const at::Tensor& x, const at::Tensor& up, const at::Tensor& y) {
+  RECORD_USER_SCOPE("kernel: activation forward");
   if (x.is_cuda())
     return gpu::activation_forward(activation, shifted<const T>(x, 0), shifted<const T>(up, 0), shifted<T>(y, 0),
                                    x.numel());
@@ -50,6 +52,7 @@ void forward(Activation activation, const at::Tensor& x, const at::Tensor& up, c
 template <class T>
 void backward(Activation activation, const at::Tensor& x, const at::Tensor& up, const at::Tensor& dy,
               const at::Tensor& dx, const at::Tensor& dup) {
+  RECORD_USER_SCOPE("kernel: activation backward");
   if (x.is_cuda())
     return gpu::activation_backward(activation, shifted<const T>(x, 0), shifted<const T>(up, 0),
                                     shifted<const T>(dy, 0), shifted<T>(dx, 0), shifted<T>(dup, 0), x.numel());

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -37,6 +38,7 @@ void share_out(const AttentionShape& shape, int64_t parts, int64_t products_a_pa
 
 template <class T>
 void run_forward(const AttentionShape& shape, const variable_list& tensors) {
+  RECORD_USER_SCOPE("kernel: attention forward");
   AttentionTensors<T> rows = tensors_of<T>(tensors);
   int64_t products = kAttentionBlock * shape.keys * shape.width;
   share_out<AttentionForwardScratch>(
@@ -47,6 +49,7 @@ void run_forward(const AttentionShape& shape, const variable_list& tensors) {
 template <class T>
 void run_backward(const AttentionShape& shape, const variable_list& tensors, const at::Tensor& out,
                   const variable_list& gradients) {
+  RECORD_USER_SCOPE("kernel: attention backward");
   AttentionTensors<T> rows = tensors_of<T>(tensors);
   AttentionGradients<T> places{head_rows<const T>(out), head_rows<T>(gradients[0]), head_rows<T>(gradients[1]),
                                head_rows<T>(gradients[2])};

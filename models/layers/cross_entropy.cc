@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -72,6 +73,7 @@ int64_t grain_of(const at::Tensor& logits) {
 /// The same without temporaries.
 template <class T>
 at::Tensor by_kernel(at::Tensor& logits, const at::Tensor& here, const Group& tp, bool learns) {
+  RECORD_USER_SCOPE("kernel: cross-entropy");
   int64_t rows = logits.size(0), columns = logits.size(1);
   at::TensorOptions wide = logits.options().dtype(at::kFloat);
   at::Tensor largest = at::empty({rows}, wide), sums = at::empty({2, rows}, wide);

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "comm/autograd.h"
@@ -17,6 +18,7 @@ namespace {
 
 template <class T>
 void add_by_kernel(const at::Tensor& table, const at::Tensor& rows, const at::Tensor& ids, const at::Tensor& mute) {
+  RECORD_USER_SCOPE("kernel: rows of a lookup");
   const bool* muted = mute.defined() ? mute.const_data_ptr<bool>() : nullptr;
   at::parallel_for(0, table.size(1), 64, [&](int64_t begin, int64_t end) {
     add_rows(table.data_ptr<float>(), static_cast<const T*>(rows.const_data_ptr()), ids.const_data_ptr<int64_t>(),

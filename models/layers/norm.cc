@@ -1,6 +1,7 @@
 #include "models/layers/norm.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "models/kernels/norm_kernel.h"
@@ -44,6 +45,7 @@ NormRows<T> part(const NormRows<T>& rows, int64_t begin, int64_t count) {
 
 template <class T>
 void forward(const NormRows<T>& rows, double epsilon, at::Tensor& y) {
+  RECORD_USER_SCOPE("kernel: norm forward");
   T* to = static_cast<T*>(y.data_ptr());
   if (y.is_cuda()) return gpu::norm_forward(rows, static_cast<float>(epsilon), to);
   for_blocks(rows.rows, kBlock, [&](int64_t begin, int64_t end) {
@@ -56,6 +58,7 @@ void forward(const NormRows<T>& rows, double epsilon, at::Tensor& y) {
 template <class T>
 void backward(const NormRows<T>& rows, const at::Tensor& dy, const at::Tensor& residual, at::Tensor& dx,
               at::Tensor& sums) {
+  RECORD_USER_SCOPE("kernel: norm backward");
   const T* of_y = static_cast<const T*>(dy.const_data_ptr());
   const T* beside = residual.defined() ? static_cast<const T*>(residual.const_data_ptr()) : nullptr;
   T* of_x = static_cast<T*>(dx.data_ptr());

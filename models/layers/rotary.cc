@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "models/kernels/rotary_kernel.h"
@@ -54,6 +55,7 @@ Angles kept_angles(const Architecture& a, int64_t half, int64_t positions, const
 
 template <class T>
 void turn_rows(const at::Tensor& x, const at::Tensor& out, const Angles& angles, float direction) {
+  RECORD_USER_SCOPE("kernel: rotary");
   RotaryShape shape{x.size(1),
                     x.size(2),
                     x.size(3),
