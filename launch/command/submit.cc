@@ -96,6 +96,7 @@ void submit(const CommandLine& line, const Installation& installation) {
   TrainArguments train = train_arguments(line);
   LoadedRecipe loaded = read_recipe(train.recipe, train.overrides, installation.recipes);
   check_recipe(loaded.recipe, start.ranks, loaded.places);
+  check_profile(train, loaded.recipe);
   std::string out = train.out.empty() ? default_run_folder(loaded.recipe.name()) : train.out;
   std::vector<std::string> command =
       sbatch_command(submit_arguments(), job_name(loaded.recipe.name()), start.ranks, out);
