@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ def parse():
     parser.add_argument("--power_sgd", type=int, default=0, help="rank of DDP's PowerSGD hook; 0: exact sums (0)")
     for name, default in (("rank", 0), ("ranks", 1), ("threads", 1), ("steps", 40), ("batch", 4), ("length", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--profile", type=int, default=0, help="step that is recorded, from 1; 0: none (0)")
+    parser.add_argument("--trace", default="", help="where to: a Chrome trace")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--precision", choices=("FP32", "BF16"), default="FP32")
@@ -102,6 +105,14 @@ def train_step(model, optimizer, inputs, targets, options):
     return loss.detach()
 
 
+def recorded(action, path):
+    """What it returns; a profile of it goes to `path`."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.profiler.record_function("step"):
+        result = action()
+    profile.export_chrome_trace(path)
+    return result
+
+
 def model_is_encoder(model):
     return "MaskedLM" in type(model).__name__
 
@@ -131,7 +142,8 @@ def main():
     for step in range(options.steps):
         inputs, targets = batch_of(ids, step, options)
         begin = time.perf_counter()
-        loss = train_step(model, optimizer, inputs.to(options.device), targets.to(options.device), options)
+        action = partial(train_step, model, optimizer, inputs.to(options.device), targets.to(options.device), options)
+        loss = recorded(action, options.trace) if step + 1 == options.profile else action()
         if options.ranks > 1:
             dist.all_reduce(loss)
         losses.append(float(loss) / options.ranks)  # waits for a GPU

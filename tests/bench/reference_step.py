@@ -186,7 +186,7 @@ def idle_bytes(command):
     return int(output.split()[-1]) * 1024
 
 
-def run_peer(folder, ranks, options):
+def run_peer(folder, ranks, options, *more):
     cores = sorted(os.sched_getaffinity(0))
     threads = max(1, len(cores) // ranks)
     meeting = Path(tempfile.mkdtemp(dir=folder)) / "meeting"
@@ -210,6 +210,7 @@ def run_peer(folder, ranks, options):
             *([f"--batches={folder}/batches.safetensors"] if TASKS[options.task].objective == "MaskedLm" else []),
             f"--device={options.device}",
             *(["--sharded"] if options.peer == "FSDP2" else []),
+            *more,
         ]
         bind = ["taskset", "-c", str(cores[rank])] if 1 < ranks <= len(cores) and threads == 1 else []
         processes.append(
