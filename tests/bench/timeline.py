@@ -1,4 +1,4 @@
-"""Where the time of one step goes: profiles of the reference step as a table and as a picture.
+"""Where the time of one step goes: profiles of the reference step as a table and as a picture, for docs/performance.md.
 
 One step of PyTorch eager, of Echelon on one rank and of Echelon on four. A moment of a rank belongs to the innermost span that
 says what it is: an operator, a kernel, a collective, or else a phase. Only a rank's first thread is seen: what it waits for
@@ -7,12 +7,14 @@ another thread in a kernel counts to the kernel. Recording an operator costs tim
 
 import itertools
 import json
+import os
 import subprocess
 import tempfile
+from datetime import date
 from pathlib import Path
 
 from flags import ROOT, parser_of
-from reference_step import describe, refuse_busy_machine, run_peer, write_inputs
+from reference_step import describe, processor_name, refuse_busy_machine, run_peer, write_inputs
 
 PROFILED = 12
 KINDS = {"products": "#4878d0", "attention": "#ee854a", "norms": "#6acc64", "activation": "#956cb4", "cross-entropy": "#d65f5f",
@@ -28,13 +30,14 @@ NAMES = {  # their beginnings, of Echelon and of PyTorch
 PHASES = {"forward": "#9ecae1", "backward": "#3182bd", "update": "#fdae6b"}
 UNITS = ("#707070", "#b0b0b0")
 CATEGORIES = ("phase", "unit", "collective", "kernel", "operator", "cpu_op", "user_annotation")
+BEGIN, END = "<!-- written by tests/bench/run timeline -->", "<!-- to here -->"
 FINEST = 1 / 2000  # of the picture's width: shorter stretches join what stands before them
 
 
 def parse():
     parser = parser_of(__doc__)
     parser.add_argument("--precision", choices=("FP32", "BF16"), default="FP32")
-    parser.add_argument("--out", default=str(ROOT / "docs" / "step_timeline.svg"), help="picture (docs/step_timeline.svg)")
+    parser.add_argument("--docs", default=str(ROOT / "docs"), help="folder whose performance.md and step_timeline.svg are written (docs)")
     parser.add_argument("--busy_ok", action="store_true", help="measure although the machine is busy")
     parser.set_defaults(task="full", zero=3, steps=PROFILED + 1, device="cpu", peer="DDP")
     return parser.parse_args()
@@ -100,12 +103,16 @@ def milliseconds(ranks):
     return sums
 
 
-def print_table(results):
+def table(results):
     columns = [milliseconds(ranks) for ranks in results.values()]
-    print("| ms of a rank | " + " | ".join(results) + " |\n" + "|---" * (len(columns) + 1) + "|")
-    for kind in KINDS:
-        print(f"| {kind} | " + " | ".join(f"{sums[kind]:.1f}" for sums in columns) + " |")
-    print("| all | " + " | ".join(f"{sum(sums.values()):.1f}" for sums in columns) + " |")
+    lines = ["| ms of a rank | " + " | ".join(results) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {kind} | " + " | ".join(f"{sums[kind]:.1f}" for sums in columns) + " |" for kind in KINDS]
+    return "\n".join(lines + ["| all | " + " | ".join(f"{sum(sums.values()):.1f}" for sums in columns) + " |"])
+
+
+def write_into(page, text):
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def coarse(found, shortest):
@@ -169,8 +176,11 @@ def main():
         write_inputs(Path(name), options)
         results = {"PyTorch eager": record_eager(options, Path(name)), "1 rank": record(options, Path(name), 1),
                    "4 ranks": record(options, Path(name), 4)}
-    print_table(results)
-    draw(results, options.out)
+    machine = f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores, {options.precision}"
+    text = f"{machine}.\n\n{table(results)}"
+    print(text)
+    write_into(Path(options.docs) / "performance.md", text)
+    draw(results, Path(options.docs) / "step_timeline.svg")
 
 
 if __name__ == "__main__":
