@@ -166,6 +166,7 @@ def draw(results, path):
     figure.legend(handles=handles, ncols=4, loc="upper center", frameon=False, fontsize="small")
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.75 / figure.get_figheight()))
     figure.savefig(path)
+    path.write_text("".join(line.rstrip() + "\n" for line in path.read_text().splitlines()))  # git minds blanks at an end
 
 
 def main():
