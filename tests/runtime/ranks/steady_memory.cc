@@ -1,5 +1,5 @@
-// A steady step takes no memory from the system: what it took in the first steps is kept and used again. The logits of a
-// chunk are larger than any block that glibc keeps of its own accord.
+// A steady step takes no memory from the system: what it took in the first steps is kept and used again. The logits of
+// a chunk are larger than any block that glibc keeps of its own accord.
 #include <sys/resource.h>
 #include <unistd.h>
 
