@@ -304,7 +304,6 @@ void Group::barrier(const Call& call) const {
 }
 
 void Group::account(const Call& call, int64_t bytes) const {
-  if (size() == 1) return;
   RECORD_USER_SCOPE(
       span_name(fmt::format("in shared memory \"{}\" in group {}", call.name, name_), call.purpose, bytes));
   backend_->membership().bytes_sent[static_cast<size_t>(call.purpose)] += bytes;

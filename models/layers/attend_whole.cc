@@ -42,7 +42,7 @@ struct AttendFunction : torch::autograd::Function<AttendFunction> {
     context->saved_data["scale"] = scale;
     context->saved_data["rate"] = rate;
     context->saved_data["keys"] = row_keys;
-    return at::matmul(drop(weights.view({-1, keys}), row_keys, rate).view({q.size(0), q.size(1), queries, keys}), v);
+    return at::matmul(drop(weights.flatten(0, 2), row_keys, rate).view({q.size(0), q.size(1), queries, keys}), v);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -50,7 +50,7 @@ struct AttendFunction : torch::autograd::Function<AttendFunction> {
     at::Tensor q = saved[0], k = saved[1], v = saved[2], weights = saved[3], out = gradients[0];
     double scale = context->saved_data["scale"].toDouble(), rate = context->saved_data["rate"].toDouble();
     at::Tensor row_keys = context->saved_data["keys"].toTensor();
-    auto dropped = [&](const at::Tensor& x) { return drop(x.view({-1, x.size(3)}), row_keys, rate).view(x.sizes()); };
+    auto dropped = [&](const at::Tensor& x) { return drop(x.flatten(0, 2), row_keys, rate).view(x.sizes()); };
     at::Tensor dv = at::matmul(dropped(weights).transpose(2, 3), out);
     at::Tensor dweights = dropped(at::matmul(out, v.transpose(2, 3)));
     at::Tensor dscores = at::_softmax_backward_data(dweights, weights, -1, weights.scalar_type()).mul_(scale);

@@ -13,8 +13,9 @@ import tiny_job
 
 FAULTS = {"kill": "killed by signal 9", "crash": "killed by signal 11", "pause": "", "stop": "stopped", "request": "stopping", "launcher": "", "second": "",
           "flip": "stopping"}
-# Nothing is repeated where nothing was lost; the others go on from the last checkpoint, three steps apart.
-REPEATED = {"kill": 3, "crash": 3, "pause": 0, "stop": 3, "request": 0, "launcher": 3, "second": 0, "flip": 60}
+# Nothing is repeated where nothing was lost; the others go on from the last checkpoint, three steps apart, or from the one before it
+# where that was still being written.
+REPEATED = {"kill": 6, "crash": 6, "pause": 0, "stop": 6, "request": 0, "launcher": 6, "second": 0, "flip": 60}
 # The first job must outlast the start of the second, also on a fast machine.
 STEPS = {"second": 300}
 
