@@ -304,9 +304,10 @@ void Group::barrier(const Call& call) const {
 }
 
 void Group::account(const Call& call, int64_t bytes) const {
+  backend_->membership().bytes_sent[static_cast<size_t>(call.purpose)] += bytes;
+  if (size() == 1) return;  // nothing to show in a profile
   RECORD_USER_SCOPE(
       span_name(fmt::format("in shared memory \"{}\" in group {}", call.name, name_), call.purpose, bytes));
-  backend_->membership().bytes_sent[static_cast<size_t>(call.purpose)] += bytes;
 }
 
 int64_t Group::bytes_sent(Purpose purpose) const {
