@@ -88,11 +88,13 @@ Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Session::Session(Session&&) noexcept = default;
 
 Session::~Session() {
+  if (!state_) return;
   // An error is on its way up: leaving in order would wait for ranks that wait for this one.
-  if (state_ && std::uncaught_exceptions() > 0) {
+  if (std::uncaught_exceptions() > 0) {
     state_->membership->failure->mark(state_->membership->world_rank, "left the job because of an error");
     if (state_->membership->runtime) abandon_mpi();
   }
+  state_->membership->lane.close();
 }
 
 Session Session::join(int& argc, char**& argv, SessionOptions options) {
@@ -122,6 +124,7 @@ const std::string& Session::backend() const { return state_->backend; }
 void Session::abort(int exit_code) {
   state_->membership->failure->mark(state_->membership->world_rank,
                                     fmt::format("ended the job with code {}", exit_code));
+  state_->membership->lane.close();
   if (state_->membership->runtime) abort_mpi(exit_code);
   std::_Exit(exit_code);
 }

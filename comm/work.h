@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <functional>
+#include <memory>
 #include <utility>
 
 namespace echelon {
@@ -32,5 +33,18 @@ class [[nodiscard]] Work {
  private:
   std::function<void()> finish_;
 };
+
+/// `work`, and `what` after it: at once where it is done already. Both keep what they use.
+inline Work then(Work work, std::function<void()> what) {
+  if (work.done()) {
+    what();
+    return {};
+  }
+  auto first = std::make_shared<Work>(std::move(work));
+  return Work([first, what = std::move(what)] {
+    first->wait();
+    what();
+  });
+}
 
 }  // namespace echelon

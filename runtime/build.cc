@@ -50,7 +50,7 @@ void set_special_ids(Json& config, const Vocabulary& vocabulary) {
 }  // namespace
 
 ZeroOptions zero_options(const Recipe& recipe) {
-  ZeroOptions options{.stage = recipe.sharding().zero()};
+  ZeroOptions options{.stage = recipe.sharding().zero(), .overlap = recipe.sharding().overlap()};
   switch (recipe.precision()) {
     case FP32:
       break;

@@ -1,6 +1,7 @@
 #include "sharding/flat_shard.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <ATen/ATen.h>
 
@@ -141,17 +142,24 @@ void FlatShard::set_memory(void* memory) {
   storage_.unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(memory, values_.device()));
 }
 
+void FlatShard::fetch() {
+  bool travels = zero_.shards_values() && !shared_values_.defined();
+  if (empty() || left_out_ || !travels || gathered_.defined()) return;
+  gathered_ = at::empty({elements_}, values_.options());
+  arriving_ = replica().all_gather(values_, gathered_, {.name = name_, .purpose = Purpose::parameters});
+}
+
 void FlatShard::gather() {
   if (empty() || left_out_ || !zero_.shards_values()) return;
-  Call call{.name = name_, .purpose = Purpose::parameters};
   if (shared_values_.defined()) {
     // publish() fenced, and nobody writes before the next optimizer step: no barrier, no copy.
+    Call call{.name = name_, .purpose = Purpose::parameters};
     replica().account(call, (elements_ - shard_) * values_.element_size());
     set_memory(shared_values_.data_ptr());
     return;
   }
-  gathered_ = at::empty({elements_}, values_.options());
-  replica().all_gather(values_, gathered_, call).wait();
+  fetch();
+  arriving_.wait();
   set_memory(gathered_.data_ptr());
 }
 
@@ -175,11 +183,17 @@ void FlatShard::end_gradients() {
     if (!parameter->has_gradient_) gradient_.narrow(0, parameter->offset(), parameter->local().elements()).zero_();
   }
   bool accumulate = zero_.shards_gradients() && !zero_.first_micro_step;
-  zero_.exchange->reduce({*this, gradient_, owned_gradient_, accumulate, zero_.last_micro_step}).wait();
-  if (!bucket_) return;
-  bucket_->free = true;
-  bucket_ = nullptr;
+  Work reduction =
+      zero_.exchange->reduce({*this, gradient_, owned_gradient_, accumulate, zero_.last_micro_step});
+  if (!zero_.options.overlap) reduction.wait();
+  zero_.buckets.give_back(bucket_, std::move(reduction));
+  if (!std::exchange(bucket_, nullptr)) return;
   gradient_ = at::Tensor();
+}
+
+at::Tensor& FlatShard::gradient() {
+  zero_.buckets.settle();
+  return owned_gradient_;
 }
 
 void FlatShard::forget_gradients() {
@@ -188,6 +202,8 @@ void FlatShard::forget_gradients() {
 
 void FlatShard::publish() {
   if (empty()) return;
+  arriving_.wait();
+  gathered_ = at::Tensor();
   at::Tensor owned = owned_values();
   if (trained_ && zero_.keeps_master()) owned.copy_(master_);
   if (!zero_.shards_state() || zero_.shards_values()) return;
@@ -196,7 +212,7 @@ void FlatShard::publish() {
 
 void FlatShard::sum_partial_gradients() {
   if (!trained_ || replicated() == 0) return;
-  at::Tensor partial = owned_gradient_.narrow(0, 0, replicated());
+  at::Tensor partial = gradient().narrow(0, 0, replicated());
   zero_.mesh.tp().all_reduce(partial, {.name = name_, .purpose = Purpose::gradients}).wait();
 }
 

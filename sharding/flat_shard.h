@@ -48,7 +48,7 @@ class FlatShard {
   // What this rank owns: flat shards [shard]. Masters and gradients are in the dtype of masters; the master of frozen
   // tensors is their value.
   at::Tensor& master() { return master_; }
-  at::Tensor& gradient() { return owned_gradient_; }
+  at::Tensor& gradient();
   /// The parameters' elements in an owned shard, in order; padding is left out.
   const std::vector<Segment>& segments() const { return segments_; }
   /// Elements in [0, replicated) of an owned shard belong to tensors that are replicated on `tp`.
@@ -96,9 +96,12 @@ class FlatShard {
   void leave_out() { left_out_ = true; }
 
   // What a Unit does with its shards.
+  /// Starts what gather() waits for, where values have to travel; void after publish().
+  void fetch();
   void gather();
   void release();
-  /// Gradient memory for one backward of the Unit, and its reduction to the owners. Collective.
+  /// Gradient memory for one backward of the Unit, and its reduction to the owners, for which gradient() waits.
+  /// Collective.
   void begin_gradients();
   void end_gradients();
 
@@ -125,7 +128,8 @@ class FlatShard {
   c10::Storage storage_;      // of every Parameter's value
   at::Tensor values_;         // stages 0 to 2: all values; stage 3: this rank's shard
   at::Tensor shared_values_;  // stage 3 on one node: everybody's shards side by side
-  at::Tensor gathered_;       // stage 3 between nodes, while gathered
+  at::Tensor gathered_;       // stage 3 between nodes, while gathered or under way
+  Work arriving_;             // of gathered_
 
   at::Tensor gradient_;  // this rank's sums, all elements; stages 2 and 3: a bucket, during backward
   Buckets::Bucket* bucket_ = nullptr;

@@ -81,9 +81,10 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 Unit::Unit(std::string name, Zero& zero)
     : name_(std::move(name)),
+      position_(zero.units++),
       trained_(name_, zero, /*trained=*/true),
       frozen_(name_ + ".frozen", zero, /*trained=*/false) {}
-Unit::~Unit() = default;
+Unit::~Unit() { zero().foresight.forget(*this); }
 
 Parameter& Unit::add(std::string name, Layout layout, Init init) {
   Parameter& parameter =
@@ -131,6 +132,18 @@ void Unit::gather() {
   frozen_.gather();
 }
 
+void Unit::fetch() {
+  trained_.fetch();
+  frozen_.fetch();
+}
+
+void Unit::gather_in(Direction direction) {
+  bool again = gathered_times_ > 0;
+  gather();
+  Unit* next = again ? nullptr : zero().foresight.after(*this, direction);
+  if (next && zero().options.overlap) next->fetch();
+}
+
 void Unit::release() {
   EC_CHECK(gathered_times_ > 0, "unit {} is released without having been gathered", name_);
   if (--gathered_times_ > 0) return;
@@ -145,7 +158,7 @@ void Unit::begin_span(const char* pass) {
 
 void Unit::begin_forward() {
   begin_span("forward");
-  gather();
+  gather_in(Direction::forward);
 }
 
 void Unit::end_forward() {
@@ -155,7 +168,7 @@ void Unit::end_forward() {
 
 void Unit::before_backward() {
   begin_span("backward");
-  gather();
+  gather_in(Direction::backward);
   trained_.begin_gradients();
 }
 

@@ -29,6 +29,8 @@ class Unit {
   Unit& operator=(const Unit&) = delete;
 
   const std::string& name() const { return name_; }
+  /// Among the Units of its Zero, in the order in which they were made: that of the forward pass.
+  int position() const { return position_; }
   Zero& zero() const { return trained_.zero(); }
 
   /// Declares a trained tensor. All ranks declare the same tensors in the same order, then allocate(). Collective.
@@ -60,9 +62,13 @@ class Unit {
  private:
   /// Shows in a profile from now until span_ is reset.
   void begin_span(const char* pass);
+  /// gather(), and starts to fetch the Unit that is expected next.
+  void gather_in(Direction direction);
+  void fetch();
   bool learns_from(const at::Tensor& input) const;
 
   std::string name_;
+  int position_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
   FlatShard trained_, frozen_;
   int gathered_times_ = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -9,6 +10,7 @@
 
 #include "comm/mesh.h"
 #include "sharding/exchange.h"
+#include "sharding/foresight.h"
 
 namespace echelon {
 
@@ -16,21 +18,38 @@ struct ZeroOptions {
   int stage = 3;  ///< 0: all replicated; 1: optimizer state sharded; 2: and gradients; 3: and values
   at::ScalarType values = at::ScalarType::Float;  ///< dtype of computation
   at::ScalarType master = at::ScalarType::Float;  ///< dtype of gradients, masters and optimizer state
+  bool overlap = true;  ///< values and gradients travel between nodes while others are computed; takes two Units' memory
 };
 
 /// Unit-sized gradient memory that is used again: one Unit after the other writes its gradient, has it reduced to the
-/// owned shard, and hands the memory back. Every rank asks in the same order, so that allocation is collective.
+/// owned shard, and hands the memory back. Where a reduction goes on in the background the next Unit writes into a
+/// second bucket. Every rank asks in the same order, so that allocation is collective.
 class Buckets {
  public:
+  enum class Use { none, backward, reduction };
   struct Bucket {
     at::Tensor memory;
-    bool free = true;
+    Use use = Use::none;
   };
   /// A bucket of at least `elements`; its content is undefined.
   Bucket& acquire(int64_t elements, at::ScalarType dtype, const Group& group);
+  /// Free again after `reduction`. Null: the gradient lies in memory of its own.
+  void give_back(Bucket* bucket, Work reduction);
+  /// Waits for all reductions.
+  void settle();
 
  private:
+  struct Leaving {
+    Bucket* bucket;
+    Work reduction;
+  };
+
+  Bucket* smallest_free(int64_t elements) const;
+  int64_t outside_backward() const;
+  void settle_first();
+
   std::vector<std::unique_ptr<Bucket>> buckets_;
+  std::deque<Leaving> leaving_;
 };
 
 /// What the Units of one model share. Source: Rajbhandari et al. 2020 (ZeRO).
@@ -41,6 +60,8 @@ class Zero {
   const Mesh& mesh;
   const ZeroOptions options;
   Buckets buckets;
+  Foresight foresight;
+  int units = 0;  ///< so far
   std::unique_ptr<Exchange> exchange;
   /// Where the step stands: gradients of the first micro-step overwrite, those of the last are reduced (stages 0 and
   /// 1).

@@ -17,7 +17,7 @@ namespace echelon {
 
 /// One rank's end of one group of at least two ranks (a group of one only splits and allocates). Collectives have the
 /// semantics that Group documents, tensors are valid, and Collective says what they hold.
-class Backend {
+class Backend : public std::enable_shared_from_this<Backend> {
  public:
   Backend(std::shared_ptr<Membership> membership, int rank, int size)
       : membership_(std::move(membership)), rank_(rank), size_(size) {}

@@ -38,12 +38,14 @@ void Membership::advance_transfers() {
 }
 
 bool Membership::pause(int64_t turn, Clock::time_point start) {
-  if (turn < kYields) {
+  bool in_background = lane.here();
+  if (in_background && lane.closed()) throw Error::comm("", "given up, as the rank has left its job");
+  if (turn < kYields && (!in_background || lane.awaited())) {
     ::sched_yield();
   } else {
     ::usleep(100);
   }
-  if (!transfers_.empty()) advance_transfers();
+  if (!in_background && !transfers_.empty()) advance_transfers();
   if (turn % 64 != 0) return true;
   if (failure->happened()) throw failure->error();
   return std::chrono::duration<double>(Clock::now() - start).count() < timeout_seconds;

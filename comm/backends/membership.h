@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cluster/base/error.h"
+#include "comm/backends/lane.h"
 #include "comm/group.h"
 #include "comm/ledger/ledger.h"
 
@@ -52,7 +53,11 @@ class Membership : public std::enable_shared_from_this<Membership> {
   /// Returns when `ready()`. Errors: Error::comm with `waits_for()` after the timeout, or when a rank has failed.
   template <class Ready, class WaitsFor>
   void wait_until(const Ready& ready, const WaitsFor& waits_for);
-  /// Starts `transfer`; the Work waits for it.
+  /// Runs a part of a collective that moves `bytes` over MPI, in the background where that is possible; see Lane.
+  Work run(int64_t bytes, std::function<void()> job) {
+    return lane.run(transfers_.empty() ? bytes : 0, std::move(job));
+  }
+  /// Starts `transfer`, which found the lane empty; the Work waits for it.
   Work start(std::shared_ptr<Transfer> transfer);
 
   const int world_rank;
@@ -62,6 +67,7 @@ class Membership : public std::enable_shared_from_this<Membership> {
   std::shared_ptr<Failure> failure;   ///< in memory that the ranks of the job share, as far as they share any
   std::shared_ptr<void> runtime;      ///< keeps MPI up while any group lives
   Ledger ledger;
+  Lane lane{ledger};  ///< of MPI
   std::array<int64_t, 5> bytes_sent{};   ///< by Purpose
   double seconds = 0;
 
@@ -70,6 +76,9 @@ class Membership : public std::enable_shared_from_this<Membership> {
   static constexpr int kFewSpins = 64, kManySpins = 2000;   ///< some 2 µs, and some 50: far less than a time slice
   static constexpr int64_t kYields = 20'000;   ///< some 20 ms, after which a wait is long and a nap costs nothing
 
+  /// Whether `ready()` within a moment.
+  template <class Ready>
+  bool spin(const Ready& ready);
   void wait(Transfer& transfer);
   void advance_transfers();
   void forget(Transfer* transfer) { std::erase(transfers_, transfer); }
@@ -81,17 +90,24 @@ class Membership : public std::enable_shared_from_this<Membership> {
   int spins_ = kManySpins;   ///< before the core is given away; fewer after spinning was in vain
 };
 
-template <class Ready, class WaitsFor>
-void Membership::wait_until(const Ready& ready, const WaitsFor& waits_for) {
-  if (ready()) return;
+template <class Ready>
+bool Membership::spin(const Ready& ready) {
+  if (ready()) return true;
+  if (lane.here()) return false;  // the rank computes
   for (int spin = crowded ? spins_ : 0; spin < spins_; ++spin) {
     __builtin_ia32_pause();
     if (!ready()) continue;
     spins_ = std::min(kManySpins, 2 * spins_);
-    return;
+    return true;
   }
   // In vain: the others are at work, or one of them waits for this very core.
   spins_ = std::max(kFewSpins, spins_ / 2);
+  return false;
+}
+
+template <class Ready, class WaitsFor>
+void Membership::wait_until(const Ready& ready, const WaitsFor& waits_for) {
+  if (spin(ready)) return;
   Clock::time_point start = Clock::now();
   for (int64_t turn = 0; !ready(); ++turn) {
     if (!pause(turn, start)) throw too_late(waits_for());

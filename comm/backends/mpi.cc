@@ -105,7 +105,7 @@ std::shared_ptr<Backend> make_mpi_group(std::shared_ptr<Membership> membership, 
   }
   if (node.size() == communicator.size()) return shared;
   Communicator across = communicator.split(node.rank(), communicator.rank());
-  auto network = std::make_unique<MpiNetwork>(membership, std::move(across), ranks_per_node, /*met=*/true);
+  auto network = std::make_shared<MpiNetwork>(membership, std::move(across), ranks_per_node, /*met=*/true);
   return std::make_shared<MpiNodes>(std::move(membership), std::move(communicator), ranks_per_node, std::move(shared),
                                     std::move(network));
 }

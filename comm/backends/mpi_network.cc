@@ -121,6 +121,10 @@ void MpiNetwork::sum_slices(const Collective& collective, const std::byte* slice
 }
 
 Work MpiNetwork::all_reduce(const Collective& collective, at::Tensor& tensor) {
+  return in_turn(tensor, [this, collective, tensor] { sum_everywhere(collective, tensor); });
+}
+
+void MpiNetwork::sum_everywhere(const Collective& collective, const at::Tensor& tensor) {
   meet(collective);
   auto bytes = static_cast<int64_t>(tensor.nbytes());
   auto item = static_cast<int64_t>(tensor.element_size());
@@ -128,7 +132,7 @@ Work MpiNetwork::all_reduce(const Collective& collective, at::Tensor& tensor) {
     Buffer all = buffer_of(bytes * size());
     gather(collective, data_of(tensor), all.get(), bytes);
     sum_slices(collective, all.get(), data_of(tensor), bytes, false);
-    return {};
+    return;
   }
   in_chunks(bytes, kChunkBytes, [&](int64_t begin, int64_t length) {
     int64_t part = (length / item + size() - 1) / size() * item;  // of one rank; the last ones are padded
@@ -140,22 +144,21 @@ Work MpiNetwork::all_reduce(const Collective& collective, at::Tensor& tensor) {
     gather(collective, sent.get() + rank() * part, sent.get(), part);
     std::memcpy(data_of(tensor) + begin, sent.get(), static_cast<size_t>(length));
   });
-  return {};
 }
 
 Work MpiNetwork::all_gather(const Collective& collective, const at::Tensor& shard, at::Tensor& full) {
+  return in_turn(full, [this, collective, shard, full] { gather_everywhere(collective, shard, full); });
+}
+
+void MpiNetwork::gather_everywhere(const Collective& collective, const at::Tensor& shard, const at::Tensor& full) {
   meet(collective);
   auto slice = static_cast<int64_t>(shard.nbytes());
-  if (slice <= kChunkBytes) {
-    gather(collective, data_of(shard), data_of(full), slice);
-    return {};
-  }
+  if (slice <= kChunkBytes) return gather(collective, data_of(shard), data_of(full), slice);
   Buffer all = buffer_of(kChunkBytes * size());
   in_chunks(slice, kChunkBytes, [&](int64_t begin, int64_t length) {
     gather(collective, data_of(shard) + begin, all.get(), length);
     copy_pieces(data_of(full) + begin, slice, all.get(), length, size(), length);
   });
-  return {};
 }
 
 /// Calls `take(begin, length, slices)` for chunk after chunk of the slices that all ranks have sent to this one.
@@ -171,36 +174,40 @@ void MpiNetwork::exchange_slices(const Collective& collective, const std::byte* 
 }
 
 Work MpiNetwork::reduce_scatter(const Collective& collective, const at::Tensor& full, at::Tensor& shard) {
-  meet(collective);
-  exchange_slices(collective, data_of(full), static_cast<int64_t>(shard.nbytes()),
-                  [&](int64_t begin, int64_t length, const std::byte* slices) {
-                    sum_slices(collective, slices, data_of(shard) + begin, length, collective.accumulate);
-                  });
-  return {};
+  return in_turn(full, [this, collective, full, shard] {
+    meet(collective);
+    exchange_slices(collective, data_of(full), static_cast<int64_t>(shard.nbytes()),
+                    [&](int64_t begin, int64_t length, const std::byte* slices) {
+                      sum_slices(collective, slices, data_of(shard) + begin, length, collective.accumulate);
+                    });
+  });
 }
 
 Work MpiNetwork::all_to_all(const Collective& collective, const at::Tensor& input, at::Tensor& output) {
-  meet(collective);
-  int64_t slice = static_cast<int64_t>(input.nbytes()) / size();
-  exchange_slices(collective, data_of(input), slice, [&](int64_t begin, int64_t length, const std::byte* slices) {
-    copy_pieces(data_of(output) + begin, slice, slices, length, size(), length);
+  return in_turn(input, [this, collective, input, output] {
+    meet(collective);
+    int64_t slice = static_cast<int64_t>(input.nbytes()) / size();
+    exchange_slices(collective, data_of(input), slice, [&](int64_t begin, int64_t length, const std::byte* slices) {
+      copy_pieces(data_of(output) + begin, slice, slices, length, size(), length);
+    });
   });
-  return {};
 }
 
 Work MpiNetwork::broadcast(const Collective& collective, at::Tensor& tensor) {
-  meet(collective);
-  in_chunks(static_cast<int64_t>(tensor.nbytes()), kChunkBytes, [&](int64_t begin, int64_t length) {
-    Request request;
-    mpi_check(MPI_Ibcast(data_of(tensor) + begin, static_cast<int>(length), MPI_BYTE, collective.root,
-                         communicator_.get(), request.out()),
-              "MPI_Ibcast");
-    finish(request, collective);
+  return in_turn(tensor, [this, collective, tensor] {
+    meet(collective);
+    in_chunks(static_cast<int64_t>(tensor.nbytes()), kChunkBytes, [&](int64_t begin, int64_t length) {
+      Request request;
+      mpi_check(MPI_Ibcast(data_of(tensor) + begin, static_cast<int>(length), MPI_BYTE, collective.root,
+                           communicator_.get(), request.out()),
+                "MPI_Ibcast");
+      finish(request, collective);
+    });
   });
-  return {};
 }
 
 Work MpiNetwork::send(const Collective& collective, const at::Tensor& tensor) {
+  membership_->lane.drain();
   Collective numbered = collective;
   numbered.sequence = ++sent_[static_cast<size_t>(collective.root)];
   return membership_->start(std::make_shared<MpiMessage>(communicator_.get(), numbered, rank(), data_of(tensor),
@@ -208,6 +215,7 @@ Work MpiNetwork::send(const Collective& collective, const at::Tensor& tensor) {
 }
 
 Work MpiNetwork::recv(const Collective& collective, at::Tensor& tensor) {
+  membership_->lane.drain();
   Collective numbered = collective;
   numbered.sequence = ++received_[static_cast<size_t>(collective.root)];
   return membership_->start(std::make_shared<MpiMessage>(communicator_.get(), numbered, rank(), data_of(tensor),
@@ -215,6 +223,7 @@ Work MpiNetwork::recv(const Collective& collective, at::Tensor& tensor) {
 }
 
 Work MpiNetwork::barrier(const Collective& collective) {
+  membership_->lane.drain();
   meet(collective);  // which nobody leaves before all have entered
   if (membership_->checked) return {};
   Request request;
@@ -224,11 +233,13 @@ Work MpiNetwork::barrier(const Collective& collective) {
 }
 
 std::shared_ptr<Backend> MpiNetwork::split(const Collective& collective, int color, int key) {
+  membership_->lane.drain();
   meet(collective);
   return make_mpi_group(membership_, communicator_.split(color, key), ranks_per_node_);
 }
 
 Window MpiNetwork::allocate(const Collective& collective, int64_t elements) {
+  membership_->lane.drain();
   meet(collective);
   return {at::zeros({elements}, collective.dtype), {}};
 }

@@ -12,7 +12,8 @@
 namespace echelon {
 
 /// Data travels by MPI as bytes; sums are our own, in rank order, so that they have the bits of a sum in shared memory.
-/// All calls are non-blocking and watched, since a blocking MPI call cannot time out.
+/// All calls are non-blocking and watched, since a blocking MPI call cannot time out. Large collectives go on in the
+/// background, in the order of the calls.
 class MpiNetwork : public Backend {
  public:
   /// `ranks_per_node` as in SessionOptions. `met`: the ranks have always met before in a larger group.
@@ -33,11 +34,19 @@ class MpiNetwork : public Backend {
   static constexpr int64_t kChunkBytes = 16 << 20;  ///< bounds the copies on the way, and stays far below MPI's int
   static constexpr int64_t kSmallBytes = 4 << 10;   ///< below, one more exchange costs more than sending all to all
 
+  /// Does the work of a collective of `larger` behind that of the collectives before it, perhaps while the rank goes on.
+  template <class Move>
+  Work in_turn(const at::Tensor& larger, Move move) {
+    return membership_->run(static_cast<int64_t>(larger.nbytes()),
+                            [self = shared_from_this(), move = std::move(move)]() mutable { move(); });
+  }
   /// In checked mode compares all signatures: rank 0 collects them, which shows who is missing, and hands them out.
   void meet(const Collective& collective);
 
  private:
   std::vector<Signature> collect(const Signature& mine);
+  void sum_everywhere(const Collective& collective, const at::Tensor& tensor);
+  void gather_everywhere(const Collective& collective, const at::Tensor& shard, const at::Tensor& full);
   void finish(Request& request, const Collective& collective);
   /// Slice r of `send` goes to rank r; slices are of `bytes`.
   void exchange(const Collective& collective, const std::byte* send, std::byte* recv, int64_t bytes);

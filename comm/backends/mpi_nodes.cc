@@ -34,7 +34,7 @@ void in_pieces(int64_t elements, int64_t copies, int64_t element_bytes, int64_t 
 }  // namespace
 
 MpiNodes::MpiNodes(std::shared_ptr<Membership> membership, Communicator communicator, int ranks_per_node,
-                   std::shared_ptr<SharedMemory> node, std::unique_ptr<MpiNetwork> across)
+                   std::shared_ptr<SharedMemory> node, std::shared_ptr<MpiNetwork> across)
     : MpiNetwork(std::move(membership), std::move(communicator), ranks_per_node),
       node_(std::move(node)),
       across_(std::move(across)) {}
@@ -52,8 +52,11 @@ void MpiNodes::sum_in_place(const Collective& collective, at::Tensor all) {
 }
 
 Work MpiNodes::all_reduce(const Collective& collective, at::Tensor& tensor) {
+  return in_turn(tensor, [this, collective, flat = tensor.view(-1)] { sum_all(collective, flat); });
+}
+
+void MpiNodes::sum_all(const Collective& collective, const at::Tensor& flat) {
   meet(collective);
-  at::Tensor flat = tensor.view(-1);
   auto wide = is_narrow(collective.dtype) ? at::kFloat : collective.dtype;
   in_pieces(flat.numel(), 1, bytes_of(wide), kChunkBytes, [&](int64_t begin, int64_t length) {
     int64_t padded = (length + node_->size() - 1) / node_->size() * node_->size();
@@ -62,10 +65,13 @@ Work MpiNodes::all_reduce(const Collective& collective, at::Tensor& tensor) {
     sum_in_place(collective, piece);
     flat.narrow(0, begin, length).copy_(piece.narrow(0, 0, length));
   });
-  return {};
 }
 
 Work MpiNodes::all_gather(const Collective& collective, const at::Tensor& shard, at::Tensor& full) {
+  return in_turn(full, [this, collective, shard, full] { gather_all(collective, shard, full); });
+}
+
+void MpiNodes::gather_all(const Collective& collective, const at::Tensor& shard, const at::Tensor& full) {
   meet(collective);
   int64_t nodes = across_->size(), ranks = node_->size(), n = shard.numel();
   at::Tensor from = shard.view(-1), to = full.view({nodes, ranks, n});
@@ -76,10 +82,13 @@ Work MpiNodes::all_gather(const Collective& collective, const at::Tensor& shard,
     node_->all_gather(part_of(collective, Op::all_gather, all), column, all).wait();
     to.narrow(2, begin, length).copy_(all.transpose(0, 1));
   });
-  return {};
 }
 
 Work MpiNodes::reduce_scatter(const Collective& collective, const at::Tensor& full, at::Tensor& shard) {
+  return in_turn(full, [this, collective, full, shard] { sum_parts(collective, full, shard); });
+}
+
+void MpiNodes::sum_parts(const Collective& collective, const at::Tensor& full, const at::Tensor& shard) {
   meet(collective);
   int64_t nodes = across_->size(), ranks = node_->size(), n = shard.numel();
   at::Tensor from = full.view({nodes, ranks, n}), to = shard.view(-1);
@@ -92,7 +101,6 @@ Work MpiNodes::reduce_scatter(const Collective& collective, const at::Tensor& fu
     across_->reduce_scatter(part_of(collective, Op::reduce_scatter, column, collective.accumulate), column, sum).wait();
     if (wide != collective.dtype) part.copy_(sum);
   });
-  return {};
 }
 
 }  // namespace echelon

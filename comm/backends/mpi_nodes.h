@@ -16,18 +16,21 @@ class MpiNodes final : public MpiNetwork {
  public:
   /// `node`: the ranks of this one's node; `across`: those with its number on every node.
   MpiNodes(std::shared_ptr<Membership> membership, Communicator communicator, int ranks_per_node,
-           std::shared_ptr<SharedMemory> node, std::unique_ptr<MpiNetwork> across);
+           std::shared_ptr<SharedMemory> node, std::shared_ptr<MpiNetwork> across);
 
   Work all_reduce(const Collective& collective, at::Tensor& tensor) override;
   Work all_gather(const Collective& collective, const at::Tensor& shard, at::Tensor& full) override;
   Work reduce_scatter(const Collective& collective, const at::Tensor& full, at::Tensor& shard) override;
 
  private:
+  void sum_all(const Collective& collective, const at::Tensor& flat);
+  void gather_all(const Collective& collective, const at::Tensor& shard, const at::Tensor& full);
+  void sum_parts(const Collective& collective, const at::Tensor& full, const at::Tensor& shard);
   /// Sums a flat tensor whose elements the ranks of a node divide, in place.
   void sum_in_place(const Collective& collective, at::Tensor all);
 
   std::shared_ptr<SharedMemory> node_;
-  std::unique_ptr<MpiNetwork> across_;
+  std::shared_ptr<MpiNetwork> across_;
 };
 
 }  // namespace echelon

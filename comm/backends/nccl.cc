@@ -104,9 +104,7 @@ class Nccl final : public Backend {
                                operation_of(collective.reduce), communicator_->get(), stream);
     });
     if (!collective.accumulate) return work;
-    work.wait();
-    shard.add_(sum);
-    return {};
+    return then(std::move(work), [shard, sum]() mutable { shard.add_(sum); });
   }
 
   Work all_to_all(const Collective& collective, const at::Tensor& input, at::Tensor& output) override {

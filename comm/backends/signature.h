@@ -36,7 +36,7 @@ uint64_t text_hash(std::string_view text);
 struct Collective {
   int64_t sequence = 0;  ///< counts the group's collectives from 1
   Op op = Op::none;
-  std::string_view name;  ///< valid during the call
+  std::string name;
   at::ScalarType dtype = at::kByte;
   int64_t count = 0;  ///< elements of the larger tensor
   int root = -1;      ///< of a broadcast; the other rank of a send or recv

@@ -160,9 +160,12 @@ int64_t Ledger::enter(const Entering& entering) {
 
 void Ledger::leave(int64_t ticket) {
   Record& record = file_->record(ticket);
-  if (record.number.load(std::memory_order_relaxed) == ticket)
-    record.left_ns.store(now_ns(), std::memory_order_release);
+  if (record.number.load(std::memory_order_relaxed) != ticket) return;
+  int64_t inside = 0;
+  record.left_ns.compare_exchange_strong(inside, now_ns(), std::memory_order_release, std::memory_order_relaxed);
 }
+
+int64_t Ledger::newest() const { return file_->written.load(std::memory_order_relaxed); }
 
 std::vector<LedgerEntry> Ledger::last(int64_t entries) const { return file_->last(entries); }
 

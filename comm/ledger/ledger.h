@@ -43,7 +43,9 @@ class Ledger {
   };
   /// Records that the rank enters a collective. The result is for leave().
   int64_t enter(const Entering& entering);
-  /// Records that it has left it; of an entry that the ring has dropped, nothing.
+  /// What the last enter() gave.
+  int64_t newest() const;
+  /// Records that it has left it, the first time; of an entry that the ring has dropped, nothing. Any thread.
   void leave(int64_t ticket);
 
   /// The last `entries`, oldest first.

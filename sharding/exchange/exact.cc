@@ -60,9 +60,10 @@ class ExactSum : public Exchange {
     at::Tensor rounded = reduction.gradient.to(at::kBFloat16), owned = reduction.owned;
     bool owns_all = owned.numel() == rounded.numel();
     at::Tensor sum = owns_all ? rounded : at::empty(owned.sizes(), rounded.options());
-    reduce(group, rounded, sum, call_of(reduction, false)).wait();
-    reduction.accumulate ? owned.add_(sum) : owned.copy_(sum);
-    return {};
+    Work work = reduce(group, rounded, sum, call_of(reduction, false));
+    return then(std::move(work), [rounded, sum, owned, accumulate = reduction.accumulate] {
+      accumulate ? owned.add_(sum) : owned.copy_(sum);
+    });
   }
 
   bool bfloat16_;

@@ -151,6 +151,32 @@ TEST_P(Collectives, ReduceScatterIntoItsOwnSlice) {
   });
 }
 
+TEST_P(Collectives, SeveralMayBeUnderWayAndTakePlaceInOrder) {
+  on_ranks([](const Group& group) {
+    constexpr int64_t kLarge = 20'000;
+    int64_t begin = group.rank() * kLarge;
+    at::Tensor full = own_values(group, group.size() * kLarge, at::kDouble), shard = zeros(group, {kLarge}, at::kDouble),
+               all = zeros(group, {group.size() * kLarge}, at::kDouble), few = own_values(group, 3, at::kDouble, 2);
+    Work sums = group.reduce_scatter(full, shard, {.name = "sums"});
+    Work once_more = group.reduce_scatter(full, shard, {.name = "sums", .accumulate = true});
+    Work gathered = group.all_gather(full.narrow(0, begin, kLarge), all, {.name = "all"});
+    group.all_reduce(few, {.name = "few"}).wait();
+    gathered.wait();
+    once_more.wait();
+    sums.wait();
+    EXPECT_TRUE(is_sum(few, values_of_all(group.size(), 3, at::kDouble, 2)));
+    std::vector<at::Tensor> slices;
+    for (int rank = 0; rank < group.size(); ++rank)
+      slices.push_back(values(rank, kLarge, at::kDouble, 0, rank * kLarge));
+    EXPECT_TRUE(same_bits(all, at::cat(slices)));
+    auto summands = values_of_all(group.size(), kLarge, at::kDouble, 0, begin);
+    at::Tensor sum = wide_sum(summands);
+    std::vector<at::Tensor> twice = summands;
+    twice.insert(twice.end(), summands.begin(), summands.end());
+    EXPECT_TRUE(is_sum(shard, twice, sum + sum));
+  });
+}
+
 TEST_P(Collectives, AllToAllHandsEachRankItsSlice) {
   on_ranks([](const Group& group) {
     for_all(group, kMoved, [&](bool in_window, int64_t elements, at::ScalarType dtype) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
 
 #include <ATen/ATen.h>
@@ -108,7 +109,7 @@ TEST(ThreadRanks, NoneAreRefused) {
 }
 
 /// What a rank gets when the last one stays away from a collective, in a session of its own, which all end together.
-std::string error_without_last_rank(const SessionOptions& options) {
+std::string error_without_last_rank(const SessionOptions& options, int64_t elements = 4) {
   static char name[] = "test";
   static char* arguments[] = {name, nullptr};
   int argc = 1;
@@ -117,7 +118,7 @@ std::string error_without_last_rank(const SessionOptions& options) {
   const Group& world = session.world();
   std::string error;
   try {
-    at::Tensor x = zeros(world, {4});
+    at::Tensor x = zeros(world, {elements});
     if (world.rank() < world.size() - 1) {
       world.all_reduce(x, {.name = "never"}).wait();
       world.barrier({.name = "behind it"});  // a GPU's host goes on at once
@@ -141,6 +142,39 @@ TEST(Processes, NameTheRankThatNeverComes) {
       EXPECT_THAT(error, HasSubstr("comm: all_reduce \"never\""));
     }
   }
+}
+
+TEST(Processes, NameItToWhomeverWaitsForWhatIsUnderWay) {
+  const Group& world = testing::session().world();
+  if (world.size() == 1) return;
+  constexpr int64_t kLarge = 100'000;
+  for (int ranks_per_node : {1, 2}) {
+    std::string error = error_without_last_rank(
+        {.backend = "mpi", .timeout_seconds = kSoon, .ranks_per_node = ranks_per_node}, kLarge);
+    if (world.rank() == 0) {
+      EXPECT_THAT(error, AllOf(HasSubstr("waited 0.3 s for "), HasSubstr(fmt::format("rank {}", world.size() - 1))));
+    } else if (world.rank() < world.size() - 1) {
+      EXPECT_THAT(error, HasSubstr("comm: all_reduce \"never\""));
+    }
+  }
+}
+
+TEST(Processes, DoNotWaitForWhatIsUnderWayOnceTheyHaveFailed) {
+  const Group& world = testing::session().world();
+  if (world.size() == 1) return;
+  auto before = std::chrono::steady_clock::now();
+  {
+    Session session = session_of_nodes(1);  // patient for 60 s
+    bool last = world.rank() == world.size() - 1;
+    auto fail = [&] {
+      at::Tensor x = at::zeros({100'000});
+      Work work = last ? Work() : session.world().all_reduce(x, {.name = "never"});
+      throw Error::numerics("step 3", "loss is not finite");
+    };
+    EXPECT_THROW(fail(), Error);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(30));
+  world.barrier({.name = "all back"});
 }
 
 /// Where there are GPUs: nothing is compared, so that the GPU itself waits for the rank that does not come.
