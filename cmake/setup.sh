@@ -6,7 +6,7 @@ set -Eeuo pipefail
 
 readonly BUILD_PACKAGES=(g++ cmake ninja-build pkg-config git ca-certificates python3 python3-venv libopenmpi-dev
   openmpi-bin libprotobuf-dev protobuf-compiler libgflags-dev libgoogle-glog-dev libgtest-dev libgmock-dev
-  nlohmann-json3-dev libfmt-dev libxxhash-dev libzstd-dev)
+  nlohmann-json3-dev libfmt-dev libxxhash-dev libzstd-dev libsodium-dev)
 readonly TEXT_PACKAGES=(bible-kjv bible-kjv-text manpages manpages-dev debian-reference-en developers-reference)
 # What tests start: a Slurm cluster of one node, and two nodes in namespaces.
 readonly TEST_PACKAGES=(iproute2 munge slurm-client slurmctld slurmd)

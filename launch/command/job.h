@@ -27,6 +27,9 @@ struct Placement {
 /// processors), Error::recipe when mpirun or srun is missing or there is no allocation.
 Placement place_ranks(const StartArguments& start, const Machine& machine);
 
+/// The machines that ranks are placed on, as far as flags or Slurm name them; empty: this one.
+std::vector<std::string> machines_of(const Placement& placement);
+
 /// Arguments that give a rank program the command line that was typed, start flags left out. `--flag=value` and `--`
 /// keep every value in its place, whatever it holds.
 std::vector<std::string> rank_arguments_of(const CommandLine& line);

@@ -10,6 +10,7 @@ namespace echelon {
 namespace {
 
 constexpr double kStoppedSeconds = 6;
+constexpr double kSilentSeconds = 4.5;
 constexpr double kLeastSeconds = 9, kTimesSlower = 5;
 constexpr double kPhaseSeconds = 600;           // as long as a collective waits
 constexpr double kStartOrFinishSeconds = 1800;  // large models are read and written without a word
@@ -25,10 +26,28 @@ std::string where(const RankView& view) {
   return view.progress.step == 0 ? std::string(name_of(view.progress.phase)) : phase;
 }
 
+bool is_stopped(const RankView& view) { return view.process_state == 'T'; }
+bool is_silent(const RankView& view) { return view.process_state == '?'; }
+
+std::string state_of(const RankView& view) {
+  if (is_stopped(view)) return "stopped";
+  if (is_silent(view)) return "not heard of";
+  return view.inside ? "waits" : "not in a collective";
+}
+
 std::string line_of(const RankView& view) {
-  std::string state = view.process_state == 'T' ? "stopped" : view.inside ? "waits" : "not in a collective";
+  std::string place = view.host.empty() ? "" : " on " + view.host;
   std::string last = view.collective.empty() ? "" : (view.inside ? " in " : ", last in ") + view.collective;
-  return fmt::format("rank {}: {}, {}{}", view.rank, where(view), state, last);
+  return fmt::format("rank {}{}: {}, {}{}", view.rank, place, where(view), state_of(view), last);
+}
+
+// Silence of one rank among others that are heard is the rank's own.
+std::string why_silent(const RankView& view, const std::vector<RankView>& ranks) {
+  bool neighbour_heard = std::any_of(ranks.begin(), ranks.end(), [&](const RankView& other) {
+    return other.host == view.host && !is_silent(other);
+  });
+  return neighbour_heard ? "it was stopped, for other ranks of its machine are heard"
+                         : "its machine or the link to it is down, or it was stopped";
 }
 
 // What the others wait for, and it has not come to.
@@ -52,18 +71,23 @@ bool is_left_behind(const RankView& view, const std::vector<RankView>& ranks) {
 // The rank that holds up the others, and how it does; rank -1: none can be told.
 Hang find_culprit(const std::vector<RankView>& ranks) {
   auto first = [&](auto fits) { return std::find_if(ranks.begin(), ranks.end(), fits); };
-  auto found = first([](const RankView& view) { return view.process_state == 'T'; });
-  if (found != ranks.end())
-    return {found->rank, fmt::format("stopped by a signal in {}{}", where(*found), missed(*found, ranks))};
-  found = first([](const RankView& view) { return !view.inside; });
-  if (found != ranks.end())
-    return {found->rank, fmt::format("alive, not advancing in {}{}", where(*found), missed(*found, ranks))};
-  found = first([&](const RankView& view) { return is_left_behind(view, ranks); });
-  if (found != ranks.end())
-    return {found->rank, fmt::format("alive, not advancing in {}, in {}, which all others have left", where(*found),
-                                     found->collective)};
-  return {-1, fmt::format("every rank of this machine waits, rank {} in {}; the network, or a rank elsewhere",
-                          ranks.front().rank, ranks.front().collective)};
+  auto blamed = [&](const RankView& view, const std::string& what) {
+    return Hang{.rank = view.rank, .host = view.host, .what = what + missed(view, ranks)};
+  };
+  if (auto found = first(is_stopped); found != ranks.end())
+    return blamed(*found, fmt::format("stopped by a signal in {}", where(*found)));
+  if (auto found = first(is_silent); found != ranks.end())
+    return blamed(*found, fmt::format("silent in {}: {}", where(*found), why_silent(*found, ranks)));
+  if (auto found = first([](const RankView& view) { return !view.inside; }); found != ranks.end())
+    return blamed(*found, fmt::format("alive, not advancing in {}", where(*found)));
+  if (auto found = first([&](const RankView& view) { return is_left_behind(view, ranks); }); found != ranks.end()) {
+    return {.rank = found->rank,
+            .host = found->host,
+            .what = fmt::format("alive, not advancing in {}, in {}, which all others have left", where(*found),
+                                found->collective)};
+  }
+  return {.what = fmt::format("every rank that is seen waits, rank {} in {}; the network, or a rank that is not seen",
+                              ranks.front().rank, ranks.front().collective)};
 }
 
 }  // namespace
@@ -83,7 +107,7 @@ std::optional<Hang> Liveness::look(double now, const std::vector<RankView>& rank
   last_look_ = now;
   if (blind) {
     progress_at_ = now;
-    stopped_since_.clear();
+    still_since_.clear();
   }
   // The first rank's steps stand for all: they take them together. Those before our first look were quick ones.
   if (!ranks.empty()) {
@@ -94,21 +118,22 @@ std::optional<Hang> Liveness::look(double now, const std::vector<RankView>& rank
   if (ranks != last_) progress_at_ = now;
   last_ = ranks;
   if (ranks.empty()) return {};
-  if (auto stopped = find_stopped(now, ranks)) return stopped;
+  if (auto stopped = find_still(now, ranks)) return stopped;
   double allowed = 0;
   for (const RankView& view : ranks) allowed = std::max(allowed, limit(view.progress.phase));
   if (now - progress_at_ <= allowed) return {};
   return blame(now, ranks);
 }
 
-std::optional<Hang> Liveness::find_stopped(double now, const std::vector<RankView>& ranks) {
+std::optional<Hang> Liveness::find_still(double now, const std::vector<RankView>& ranks) {
   for (const RankView& view : ranks) {
-    if (view.process_state != 'T') {
-      stopped_since_.erase(view.rank);
+    if (!is_stopped(view) && !is_silent(view)) {
+      still_since_.erase(view.rank);
       continue;
     }
-    double seconds = now - stopped_since_.emplace(view.rank, now).first->second;
-    if (seconds < kStoppedSeconds) continue;
+    double before = is_silent(view) ? kUnheardSeconds : 0;
+    double seconds = before + now - still_since_.emplace(view.rank, now).first->second;
+    if (seconds < (is_silent(view) ? kSilentSeconds : kStoppedSeconds)) continue;
     Hang hang = blame(now, ranks);
     hang.seconds = seconds;
     return hang;

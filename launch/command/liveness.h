@@ -7,28 +7,15 @@
 #include <string>
 #include <vector>
 
-#include "comm/ledger/rank_progress.h"
 #include "launch/options/rank_status.h"
+#include "launch/options/rank_view.h"
 
 namespace echelon {
-
-/// One rank of this machine as it is seen from outside.
-struct RankView {
-  int rank = 0;
-  char process_state = 'R';  ///< as in /proc/PID/stat: T is stopped
-  ProgressState progress;
-  bool inside = false;                       ///< of a collective
-  std::string collective;                    ///< the last one it entered; empty: none yet
-  std::string group;                         ///< of that collective; empty for one between two ranks
-  int64_t sequence = 0;                      ///< its number in the group
-  std::map<std::string, int64_t> completed;  ///< by group: the highest number that it has left
-
-  bool operator==(const RankView&) const = default;
-};
 
 /// A rank that holds up the job. Reads on behind "rank 2: ".
 struct Hang {
   int rank = -1;                   ///< -1: every rank is there
+  std::string host;                ///< the rank's; empty: this machine
   std::string what;                ///< the same for the same failure
   double seconds = 0;              ///< without progress
   std::vector<std::string> ranks;  ///< one line each
@@ -37,22 +24,22 @@ struct Hang {
 /// A state machine without clock or processes of its own. The job hangs when no rank has come on for longer than its
 /// phase allows: max(9 s, 5 x the 99th percentile of a step) once some steps are done, 600 s before; 600 s while
 /// evaluating (a batch) or saving; 1800 s while starting or finishing. A stopped process is named after 6 s in any
-/// phase.
+/// phase, one on another machine that is not heard of after 4.5 s.
 class Liveness {
  public:
-  /// `now`: seconds of a clock that never goes back. Ranks of this machine only; may be called at any rhythm.
+  /// `now`: seconds of a clock that never goes back. May be called at any rhythm.
   std::optional<Hang> look(double now, const std::vector<RankView>& ranks);
   /// Seconds without progress that the phase allows now.
   double limit(Phase phase) const;
 
  private:
-  std::optional<Hang> find_stopped(double now, const std::vector<RankView>& ranks);
+  std::optional<Hang> find_still(double now, const std::vector<RankView>& ranks);
   void learn(double seconds, const ProgressState& before, const ProgressState& now);
   Hang blame(double now, const std::vector<RankView>& ranks) const;
 
   std::vector<RankView> last_;
   double last_look_ = 0, progress_at_ = 0;
-  std::map<int, double> stopped_since_;
+  std::map<int, double> still_since_;
   std::deque<double> step_seconds_;
   double in_step_ = 0;  // seconds spent in the phases of the present step
 };

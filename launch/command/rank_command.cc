@@ -177,6 +177,7 @@ class RankCommand {
     bool trains = line_.command->name == "train" && !loaded_.file.empty();
     return watch({.child = child_of(placement_, machine_, installation_.rank_program, arguments),
                   .starter = placement_.starter,
+                  .machines = machines_of(placement_),
                   .status_folder = status.path(),
                   .log_folder = log_folder_,
                   .saves_on_request = trains,

@@ -9,6 +9,7 @@
 
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
+#include "launch/command/heartbeats.h"
 
 namespace echelon {
 
@@ -45,7 +46,11 @@ std::vector<std::string> last_lines(const std::string& path) {
 
 class Watcher {
  public:
-  explicit Watcher(const Watch& watch) : watch_(watch), output_(watch.starter), child_(Child::start(watch.child)) {}
+  explicit Watcher(const Watch& watch)
+      : watch_(watch),
+        heartbeats_(watch.reports_progress ? Heartbeats::listen(watch.machines, watch.status_folder) : nullptr),
+        output_(watch.starter),
+        child_(Child::start(watch.child)) {}
 
   Verdict run() {
     while (!child_.ended()) {
@@ -59,12 +64,15 @@ class Watcher {
       }
       finish_kill();
     }
+    ended_at_ = now_seconds();
     kill_orphans();
     drain();
     return verdict();
   }
 
  private:
+  static double now_seconds() { return Seconds(Clock::now().time_since_epoch()).count(); }
+
   void pass_output() {
     std::string piece = child_.read_output(static_cast<int>(kTick.count() * 1000));
     piece.empty() ? output_.rest() : output_.take(piece);
@@ -102,12 +110,22 @@ class Watcher {
 
   void heed_silent_ranks() {
     if (!watch_.reports_progress || failed_since_) return;
-    hang_ = liveness_.look(Seconds(Clock::now().time_since_epoch()).count(), look_at_ranks(watch_.status_folder));
+    double now = now_seconds();
+    std::vector<RankView> ranks = look_at_ranks(watch_.status_folder);
+    listen_to_others(now, ranks);
+    hang_ = liveness_.look(now, ranks);
     if (!hang_) return;
     output_.say(fmt::format("no progress for {:.0f} s:", hang_->seconds));
     for (const std::string& line : hang_->ranks) output_.say("  " + line);
     write_flight_record();
     kill_now();
+  }
+
+  void listen_to_others(double now, std::vector<RankView>& ranks) {
+    if (!heartbeats_) return;
+    HeardRanks& heard = heartbeats_->heard(now);
+    for (const std::string& line : heard.news(now)) output_.say("echelon: " + line);
+    for (RankView& view : heard.views(now)) ranks.push_back(std::move(view));
   }
 
   void heed_record_requests() {
@@ -160,9 +178,14 @@ class Watcher {
                              .stop_signal = first_stop_signal,
                              .killed = killed_,
                              .lost_ranks = killed_for_a_rank ? lost_ranks_ : std::vector<int>(),
+                             .lost_machine = lost_machine(),
                              .hang = hang_});
     explain(verdict);
     return verdict;
+  }
+
+  std::optional<LostMachine> lost_machine() {
+    return heartbeats_ ? heartbeats_->heard(ended_at_).lost_machine(ended_at_) : std::nullopt;
   }
 
   void explain(const Verdict& verdict) {
@@ -177,6 +200,7 @@ class Watcher {
   }
 
   const Watch& watch_;
+  std::unique_ptr<Heartbeats> heartbeats_;
   RankOutput output_;
   Child child_;
   int heeded_ = 0;
@@ -184,6 +208,7 @@ class Watcher {
   Clock::time_point looked_ = Clock::now();
   std::optional<Clock::time_point> failed_since_, terminated_;
   std::vector<int> lost_ranks_;
+  double ended_at_ = 0;
   Liveness liveness_;
   std::optional<Hang> hang_;
 };

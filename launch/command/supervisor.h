@@ -12,6 +12,7 @@ namespace echelon {
 struct Watch {
   ChildOptions child;
   Starter starter = Starter::direct;
+  std::vector<std::string> machines;  ///< that ranks run on; empty: this one
   std::string status_folder;      ///< where ranks report; made and emptied by the caller
   std::string log_folder;         ///< holds rank-00003.log; empty: none
   bool saves_on_request = false;  ///< SIGUSR1 makes the ranks finish their step, save and end with 75

@@ -44,16 +44,25 @@ Verdict of_report(const RankReport& report) {
   return {*report.exit_code, sentence, report.rank, false};
 }
 
+std::string place_of(int rank, const std::string& host) {
+  return host.empty() ? fmt::format("rank {}", rank) : fmt::format("rank {} on {}", rank, host);
+}
+
 Verdict of_signal(int rank, const std::string& host, int signal) {
-  std::string place = host.empty() ? fmt::format("rank {}", rank) : fmt::format("rank {} on {}", rank, host);
-  Error error = Error::comm(place, fmt::format("killed by signal {} ({})", signal, signal_name(signal)));
+  Error error = Error::comm(place_of(rank, host), fmt::format("killed by signal {} ({})", signal, signal_name(signal)));
   if (signal == SIGKILL) error.remedy("if nobody did that, the system was out of memory");
   return {kComm, error.what(), rank, true};
 }
 
 Verdict of_hang(const Hang& hang) {
-  std::string place = hang.rank < 0 ? "job" : fmt::format("rank {}", hang.rank);
+  std::string place = hang.rank < 0 ? "job" : place_of(hang.rank, hang.host);
   return {kComm, Error::comm(place, hang.what).what(), hang.rank, true};
+}
+
+Verdict of_lost_machine(const LostMachine& lost) {
+  std::string what = fmt::format("lost, or the link to it; its ranks {} were last heard of {:.1f} s before the end",
+                                 fmt::join(lost.ranks, ", "), lost.seconds);
+  return {kComm, Error::comm("machine " + lost.host, what).what(), -1, false};
 }
 
 Verdict stopped_early(int signal) {
@@ -116,6 +125,7 @@ Verdict cause_of(const Evidence& seen) {
   if (seen.hang) return of_hang(*seen.hang);
   if (auto verdict = from_signals(seen)) return *verdict;
   if (seen.killed && seen.stop_signal != 0) return stopped_early(seen.stop_signal);
+  if (seen.lost_machine && !seen.starter_says) return of_lost_machine(*seen.lost_machine);
   if (seen.lost_ranks.empty()) {
     if (const auto* comm = earliest(reports, [](int code) { return code == kComm; })) return of_report(*comm);
     if (int code = exit_code_of_sentence(seen.last_sentence)) return {code, seen.last_sentence, -1, false};

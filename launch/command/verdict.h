@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/command/child.h"
+#include "launch/command/heartbeats.h"
 #include "launch/command/liveness.h"
 #include "launch/command/rank_output.h"
 #include "launch/options/rank_status.h"
@@ -30,6 +31,7 @@ struct Evidence {
   int stop_signal = 0;          ///< that asked us to stop; 0: nobody did
   bool killed = false;          ///< we ended the ranks ourselves
   std::vector<int> lost_ranks;  ///< were seen dead on this machine without a report of their end
+  std::optional<LostMachine> lost_machine;
   std::optional<Hang> hang;     ///< they were killed because one of them stood still
 };
 

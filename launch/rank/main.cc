@@ -12,6 +12,7 @@
 #include "cluster/base/files.h"
 #include "comm/session.h"
 #include "launch/options/arguments.h"
+#include "launch/options/heart.h"
 #include "launch/options/rank_status.h"
 #include "launch/rank/commands.h"
 #include "runtime/memory.h"
@@ -63,6 +64,7 @@ int rank_main(int argc, char** argv) {
   if (!status_folder.empty()) options.ledger_path = join_path(status_folder, "ledger-{rank}.bin");
   Session session = Session::join(argc, argv, options);
   RankStatus status(status_folder, session.world().rank());
+  Heart heart(status_folder, session.world().rank());
   try {
     int code = run(line, session);
     status.ended(code, "");

@@ -1,6 +1,6 @@
 """What it is worth that values and gradients travel while others are computed: two nodes of one rank each, joined by a link of limited rate.
 
-Trains a decoder of 0.43 million parameters at each ZeRO stage with sharding.overlap on and off; runs alternate A B B A, and their losses must
+Trains a decoder of 3 million parameters at each ZeRO stage with sharding.overlap on and off; runs alternate A B B A, and their losses must
 be the same to the bit. Prints the milliseconds of a step, those in which ranks only waited for the link, and the ratio. Needs root (network
 namespaces) and ./quickstart's text. Nothing else should run on the machine.
 """
@@ -22,11 +22,12 @@ WARM_UP = 5
 
 def parse():
     parser = parser_of(__doc__)
-    parser.add_argument("--rates", default="100,1000", help="Mbit/s, comma-separated (100,1000)")
+    parser.add_argument("--rates", default="300,1000", help="Mbit/s, comma-separated (300,1000)")
     parser.add_argument("--stages", default="0,1,2,3", help="ZeRO stages, comma-separated (0,1,2,3)")
     parser.add_argument("--steps", type=int, default=40, help=f"of a run; the first {WARM_UP} are left out (40)")
     parser.add_argument("--rounds", type=int, default=1, help="A B B A (1)")
-    parser.add_argument("--width", type=int, default=96, help="of the decoder (96)")
+    parser.add_argument("--width", type=int, default=192, help="of the decoder (192)")
+    parser.add_argument("--layers", type=int, default=6, help="of the decoder (6)")
     return parser.parse_args()
 
 
@@ -34,7 +35,7 @@ def run(options, stage, rate, overlap, folder):
     recipe = write_recipe(folder, options.steps, 1)
     out = folder / f"run-{len(list(folder.iterdir()))}"
     fields = (f"sharding.zero={stage}", f"sharding.overlap={str(overlap).lower()}", f"model.architecture.width={options.width}",
-              "evaluate.batches=1")
+              f"model.architecture.layers={options.layers}", "batch.micro=0", "evaluate.batches=1")
     with TwoNodes(f"{rate}mbit") as nodes:
         echelon(options.build, "train", recipe, f"--hosts={nodes.hosts(1)}", "--ranks=2", f"--out={out}", "--max_restarts=0", *fields,
                 runner=lambda words, **more: nodes.run(1, words, **more))

@@ -8,6 +8,7 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -24,8 +25,10 @@ class Job:
     """A run whose words are read as they come."""
 
     def __init__(self, build: str, recipe: Path, run: Path, ranks: int):
-        self.run, self.ranks, self.said, self.times = run, ranks, [], []
-        self.process = restart_judge.start(build, recipe, run, ranks)
+        self.follow(restart_judge.start(build, recipe, run, ranks), run)
+
+    def follow(self, process: subprocess.Popen, run: Path) -> None:
+        self.process, self.run, self.said, self.times = process, run, [], []
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
 

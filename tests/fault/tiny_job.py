@@ -41,10 +41,10 @@ def write_corpus(prefix: Path) -> None:
     Path(f"{prefix}.meta.json").write_text(json.dumps(meta))
 
 
-def write_recipe(work: Path) -> Path:
+def write_recipe(work: Path, steps: int = STEPS) -> Path:
     write_corpus(work / "corpus")
     recipe = work / "tiny_job.textproto"
-    recipe.write_text(RECIPE.format(steps=STEPS, corpus=work / "corpus"))
+    recipe.write_text(RECIPE.format(steps=steps, corpus=work / "corpus"))
     return recipe
 
 

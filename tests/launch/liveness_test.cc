@@ -95,6 +95,33 @@ TEST(Liveness, AStoppedRankThatGoesOnInTimeIsForgiven) {
   EXPECT_FALSE(job.run(60));
 }
 
+TEST(Liveness, ASilentRankIsNamedWithItsMachine) {
+  for (bool neighbour_heard : {true, false}) {
+    Job job(4);
+    for (int rank : {2, 3}) job.rank(rank).host = "n2";
+    job.run(60);
+    job.rank(3).process_state = '?';
+    if (!neighbour_heard) job.rank(2).process_state = '?';
+    auto hang = job.stand_still(60);
+    ASSERT_TRUE(hang);
+    EXPECT_LE(job.found_after(), 2);  // it counted as silent after 3 s
+    EXPECT_EQ(hang->host, "n2");
+    EXPECT_EQ(hang->rank, neighbour_heard ? 3 : 2);
+    const char* why = neighbour_heard ? "it was stopped" : "its machine or the link to it is down";
+    EXPECT_NE(hang->what.find(why), std::string::npos) << hang->what;
+    EXPECT_TRUE(hang->ranks.back().starts_with("rank 3 on n2: compute of step ")) << hang->ranks.back();
+  }
+}
+
+TEST(Liveness, ARankThatIsHeardOfAgainIsForgiven) {
+  Job job(2);
+  job.run(60);
+  job.rank(1).process_state = '?';
+  EXPECT_FALSE(job.stand_still(1));
+  job.rank(1).process_state = 'R';
+  EXPECT_FALSE(job.run(60));
+}
+
 TEST(Liveness, ARankThatSpinsIsNamedWithinTenSecondsAndTheWaitingOnesAreNot) {
   Job job(3);
   job.run(60);

@@ -34,6 +34,17 @@ TEST(Verdict, StoppedRanksCountAlsoWhenMpirunFellOverTheFirst) {
   EXPECT_EQ(judge(seen).sentence, "stopped: step 9: saved");
 }
 
+TEST(Verdict, ALostMachineIsTheCauseOfWhatOthersSayOfTheirConnections) {
+  Evidence seen{.ending = {9, 0}, .starter = Starter::mpirun};
+  seen.reports = {report(0, 6, "comm: all_reduce failed", 1)};
+  seen.lost_machine = LostMachine{.host = "n2", .ranks = {2, 3}, .seconds = 1.5};
+  EXPECT_EQ(judge(seen).sentence,
+            "comm: machine n2: lost, or the link to it; its ranks 2, 3 were last heard of 1.5 s before the end");
+  EXPECT_TRUE(judge(seen).may_pass);
+  seen.starter_says = StarterVerdict{.rank = 1, .host = "n1", .signal = SIGSEGV};
+  EXPECT_EQ(judge(seen).rank, 1);
+}
+
 TEST(Verdict, ARankThatLeavesWithoutAWordIsNamed) {
   Evidence seen{.ending = {3, 0}, .starter = Starter::mpirun};
   seen.starter_says = StarterVerdict{.rank = 2, .exit_code = 3};

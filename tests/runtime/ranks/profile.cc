@@ -103,6 +103,34 @@ TEST(Profile, ShowsCollectivesWithPurposeAndBytes) {
   EXPECT_THAT(names, Not(Contains(StartsWith("all_reduce \"losses and norm\" in group world, control, 0 bytes"))));
 }
 
+std::map<std::string, int64_t> counts_of(const std::vector<std::string>& names) {
+  std::map<std::string, int64_t> counts;
+  for (const std::string& name : names) ++counts[name.substr(0, name.find(" \""))];
+  return counts;
+}
+
+TEST(Profile, CountsNoMoreKernelsAndCollectivesThanAStepNeeds) {
+  constexpr int64_t kLayers = 2, kUnits = kLayers + 2;
+  int64_t micro_steps = 12 / world().size();
+  std::vector<Span> spans = spans_of_a_step();
+  std::map<std::string, int64_t> kernels{{"attention forward", kLayers * micro_steps},
+                                         {"attention backward", kLayers * micro_steps},
+                                         {"activation forward", kLayers * micro_steps},
+                                         {"activation backward", kLayers * micro_steps},
+                                         {"norm forward", (2 * kLayers + 1) * micro_steps},
+                                         {"norm backward", (2 * kLayers + 1) * micro_steps},
+                                         {"rows of a lookup", 2 * micro_steps},
+                                         {"cross-entropy", micro_steps}};
+  EXPECT_EQ(counts_of(names_of(spans, "kernel")), kernels);
+  if (world().size() == 1) return;
+  // Of a step: targets, losses with the norm, the fence behind the update, and what is reported.
+  std::map<std::string, int64_t> collectives{{"in shared memory", 2 * kUnits * micro_steps},
+                                             {"reduce_scatter", kUnits * micro_steps},
+                                             {"all_reduce", 4},
+                                             {"barrier", 1}};
+  EXPECT_EQ(counts_of(names_of(spans, "collective")), collectives);
+}
+
 TEST(Profile, SpansOfATrackNest) {
   std::map<int64_t, std::vector<Span>> tracks;
   for (const Span& span : spans_of_a_step()) tracks[span.track].push_back(span);
