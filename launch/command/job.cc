@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <sstream>
+#include <string_view>
 
 #include <gflags/gflags.h>
 
@@ -125,8 +126,13 @@ std::vector<std::string> machines_of(const Placement& placement) {
   std::vector<std::string> names;
   for (const Host& host : placement.hosts) names.push_back(host.name);
   if (!names.empty() || !inside_allocation() || placement.starter == Starter::direct) return names;
-  std::istringstream nodes(output_of({"scontrol", "show", "hostnames", environment("SLURM_JOB_NODELIST")}, 10));
-  for (std::string name; std::getline(nodes, name);) names.push_back(name);
+  // Addresses, for Slurm may know its nodes by names that nobody else knows.
+  std::string scontrol = find_program("scontrol");
+  std::istringstream nodes(output_of({scontrol, "show", "node", environment("SLURM_JOB_NODELIST")}, 10));
+  constexpr std::string_view kAddress = "NodeAddr=";
+  for (std::string word; nodes >> word;) {
+    if (word.starts_with(kAddress)) names.push_back(word.substr(kAddress.size()));
+  }
   return names;
 }
 

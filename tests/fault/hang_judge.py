@@ -79,7 +79,8 @@ class Job:
 
 def rank_of(pid: int) -> int:
     words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return int(next(word for word in words if word.startswith(b"OMPI_COMM_WORLD_RANK=")).split(b"=")[1])
+    environment = dict(word.split(b"=", 1) for word in words if b"=" in word)
+    return int(environment.get(b"OMPI_COMM_WORLD_RANK") or environment[b"SLURM_PROCID"])
 
 
 def stop(job: Job, pid: int) -> None:

@@ -1,5 +1,5 @@
-"""A Slurm cluster of one node and its own, for as long as a test lasts: munged, slurmctld and slurmd in a temporary folder,
-on free ports, gone with the test.
+"""A Slurm cluster of its own, for as long as a test lasts: munged, slurmctld and a slurmd for each node in a temporary folder, on
+free ports, gone with the test. One node is this machine; two are those of two_nodes.py.
 """
 
 import ctypes
@@ -10,29 +10,33 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
+
+from two_nodes import TwoNodes
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "salloc", "sbatch", "scancel", "scontrol", "sinfo", "squeue")
 LIMIT_SECONDS = 30
 PR_SET_PDEATHSIG = 1
 
 # No control groups and no system services: the cluster must run in a container. More processors than there are, so that
-# several ranks find room on a small machine.
+# several ranks find room on a small machine. A job that was put back may start again when its credential has expired.
 CONFIGURATION = """
 ClusterName=echelon
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={first.name}({first.address})
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
+TmpFS={folder}/tmp-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -43,7 +47,7 @@ SlurmdParameters=config_overrides
 MpiDefault=pmix
 ReturnToService=2
 KillWait=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={processors} State=UNKNOWN
+{machines}
 PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP
 """
 
@@ -66,12 +70,29 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+@dataclass
+class Machine:
+    name: str
+    address: str
+    enter: list[str]  # what runs a command on it
+
+    def line(self, processors: int) -> str:
+        return f"NodeName={self.name} NodeAddr={self.address} CPUs={processors} State=UNKNOWN"
+
+
+def machines_of(nodes: TwoNodes | None) -> list[Machine]:
+    if not nodes:  # Slurm knows nodes by the short name
+        return [Machine(socket.gethostname().split(".")[0], "127.0.0.1", [])]
+    return [Machine(nodes.namespace(node), nodes.addresses[node - 1], [str(nodes.folder / "enter"), str(node)]) for node in (1, 2)]
+
+
 class SlurmCluster:
     """`with SlurmCluster(folder) as cluster: subprocess.run([…], env=cluster.environment)`"""
 
-    def __init__(self, folder: Path, processors: int = 4):
+    def __init__(self, folder: Path, processors: int = 4, nodes: TwoNodes | None = None):
         self.folder, self.processors, self.daemons = folder, processors, []
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.machines = machines_of(nodes)
+        self.environment = {**(nodes.environment() if nodes else os.environ), "SLURM_CONF": str(folder / "slurm.conf")}
 
     def __enter__(self) -> "SlurmCluster":
         try:
@@ -95,33 +116,37 @@ class SlurmCluster:
                 daemon.wait()
 
     def _start(self) -> None:
-        # Slurm knows nodes by the short name.
-        host = socket.gethostname().split(".")[0]
-        for name in ("state", "spool"):
+        for name in ("state", *(f"{name}-{machine.name}" for machine in self.machines for name in ("spool", "tmp"))):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "slurm.conf").write_text(CONFIGURATION.format(
-            folder=self.folder, host=host, user=getpass.getuser(), processors=self.processors,
-            controller_port=free_port(), node_port=free_port()))
+            folder=self.folder, first=self.machines[0], user=getpass.getuser(),
+            machines="\n".join(machine.line(self.processors) for machine in self.machines), controller_port=free_port(), node_port=free_port()))
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         munge = self.folder / "munge"
-        self._daemon("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={munge}.socket",
+        first = self.machines[0]
+        self._daemon(first, "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={munge}.socket",
                      f"--pid-file={munge}.pid", f"--log-file={munge}.log", f"--seed-file={munge}.seed")
         self._wait("munged", (self.folder / "munge.socket").exists)
-        self._daemon("slurmctld", "-D")
-        self._daemon("slurmd", "-D", "-N", host)
-        self._wait("an idle node", lambda: self._run("sinfo", "--noheader", "--format=%T") == "idle")
+        self._daemon(first, "slurmctld", "-D")
+        for machine in self.machines:
+            self._daemon(machine, "slurmd", "-D", "-N", machine.name)
+        self._wait("idle nodes", lambda: self._run("sinfo", "--noheader", "--format=%T %D") == f"idle {len(self.machines)}")
 
-    def _daemon(self, name: str, *arguments: str) -> None:
-        log = (self.folder / f"{name}.out").open("w")
+    def command(self, *words: str) -> list[str]:
+        """As it is run on the first node."""
+        return [*self.machines[0].enter, *words]
+
+    def _daemon(self, machine: Machine, name: str, *arguments: str) -> None:
+        log = (self.folder / f"{name}-{machine.name}.out").open("w")
         self.daemons.append(subprocess.Popen(
-            [find_program(name), *arguments], env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [*machine.enter, find_program(name), *arguments], env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             preexec_fn=end_with_parent))
 
     def _run(self, name: str, *arguments: str) -> str:
         try:
-            return subprocess.run([name, *arguments], env=self.environment, capture_output=True, text=True, timeout=10).stdout.strip()
+            return subprocess.run(self.command(name, *arguments), env=self.environment, capture_output=True, text=True, timeout=10).stdout.strip()
         except subprocess.TimeoutExpired:
             return ""
 

@@ -11,13 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Host names and /dev/shm are a node's own too: Open MPI names its shared memory after the host and the rank there.
+# Host names and /dev/shm are a node's own too: Open MPI names its shared memory after the host and the rank there. Not by
+# `ip netns exec`: its /sys lacks control groups, without which slurmd does not start.
 ENTER = """#!/bin/sh
 # Runs a command on a node: NODE COMMAND...
 node=$1
 shift
 case $node in {cases} esac
-exec ip netns exec "{prefix}$node" unshare --uts --mount /bin/sh -c '
+exec nsenter --net="/run/netns/{prefix}$node" unshare --uts --mount /bin/sh -c '
   hostname "$1" && mount -t tmpfs tmpfs /dev/shm || exit 1
   shift
   exec "$@"' enter "{prefix}$node" taskset -c "$processors" "$@"

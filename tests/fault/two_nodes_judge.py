@@ -3,6 +3,7 @@
 usage: two_nodes_judge.py BUILD
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -36,7 +37,8 @@ SHAPE = ("sharding.zero=0", "model.architecture.width=128")
 
 def link_bytes(nodes) -> int:
     """That node 1 has sent over its link."""
-    return int(nodes.run(1, ["cat", "/sys/class/net/eth1/statistics/tx_bytes"], stdout=-1, text=True).stdout)
+    link = json.loads(nodes.run(1, ["ip", "-json", "-statistics", "link", "show", "eth1"], stdout=-1, text=True).stdout)[0]
+    return link["stats64"]["tx"]["bytes"]
 
 
 class Judge:
