@@ -160,6 +160,13 @@ Finding python(const Installation& installation) {
   return {"Python", State::ok, fmt::format("{}, {} (only `echelon prepare` uses it)", version, installation.python)};
 }
 
+Finding drills() {
+  int scope = 0;  // of Yama; from 2 on only the administrator may hold another process
+  std::ifstream("/proc/sys/kernel/yama/ptrace_scope") >> scope;
+  if (scope >= 2) return {"drills", State::warning, "all of `drill --list` but `hold`, which the kernel forbids"};
+  return {"drills", State::ok, "all of `drill --list`; faults of machines, links, disks and power are not drilled"};
+}
+
 // Left-over settings that slow runs down or put other programs in their path.
 std::vector<Finding> environment() {
   std::vector<Finding> findings;
@@ -191,7 +198,7 @@ Diagnosis diagnose(const Installation& installation) {
   Diagnosis diagnosis;
   diagnosis.findings = {
       mpi(),   rank_program(installation), libtorch(site),  cuda(),   nccl(site),          gpus(machine),
-      slurm(), processors(machine),        memory(machine), limits(), python(installation)};
+      slurm(), processors(machine),        memory(machine), limits(), python(installation), drills()};
   for (Finding& finding : environment()) diagnosis.findings.push_back(std::move(finding));
   diagnosis.can_train = std::none_of(diagnosis.findings.begin(), diagnosis.findings.end(),
                                      [](const Finding& finding) { return finding.state == State::missing; });

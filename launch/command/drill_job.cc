@@ -57,14 +57,14 @@ int64_t DrillJob::last_step() const {
   return last;
 }
 
-std::vector<pid_t> DrillJob::rank_pids() const {
+std::vector<pid_t> DrillJob::processes(const std::string& program) const {
   std::vector<pid_t> pids;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
     std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
     std::vector<std::string> words = command_line_of(std::stoi(name));
-    if (words.empty() || name_of_file(words[0]) != "echelon-rank") continue;
+    if (words.empty() || name_of_file(words[0]) != program) continue;
     if (std::find(words.begin(), words.end(), "--out=" + folder_) != words.end()) pids.push_back(std::stoi(name));
   }
   return pids;

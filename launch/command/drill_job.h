@@ -24,8 +24,10 @@ class DrillJob {
   /// The last step in the run's metrics; 0: none.
   int64_t last_step() const;
   /// Of this run's ranks on this machine, in no order that means anything.
-  std::vector<pid_t> rank_pids() const;
+  std::vector<pid_t> rank_pids() const { return processes("echelon-rank"); }
   pid_t launcher_pid() const { return child_->pid(); }
+  /// Those of a program that were given this run's folder.
+  std::vector<pid_t> processes(const std::string& program) const;
   /// From now on the clock runs: what is said and done next is the answer to the fault.
   void fault_begins();
   /// Sends a signal to a process. The clock begins.

@@ -4,8 +4,10 @@
 #include <filesystem>
 #include <fstream>
 
+#include <sys/ptrace.h>
 #include <unistd.h>
 
+#include "cluster/base/descriptor.h"
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
 #include "cluster/base/text.h"
@@ -17,6 +19,8 @@ namespace {
 constexpr int kStopped = 75;  // exit code of a run that was asked to stop
 constexpr int kFolderInUse = 5;
 constexpr unsigned kPauseSeconds = 2;
+constexpr int kSlowTurns = 40;             // of a rank that has a tenth of its time
+constexpr useconds_t kSlowMicroseconds = 10'000;
 
 pid_t any_rank(const DrillJob& job, std::mt19937_64& random) {
   std::vector<pid_t> pids = job.rank_pids();
@@ -39,6 +43,37 @@ int pause_a_rank(DrillJob& job, std::mt19937_64& random) {
   return job.finish();
 }
 
+/// It runs a tenth of the time, as one does whose processor is throttled.
+int slow_a_rank(DrillJob& job, std::mt19937_64& random) {
+  pid_t rank = any_rank(job, random);
+  for (int turn = 0; turn < kSlowTurns && job.is_running(); ++turn) {
+    job.hit(rank, SIGSTOP);
+    usleep(9 * kSlowMicroseconds);
+    kill(rank, SIGCONT);
+    usleep(kSlowMicroseconds);
+  }
+  return job.finish();
+}
+
+/// A debugger's hold: from outside the rank looks alive.
+int hold_a_rank(DrillJob& job, std::mt19937_64& random) {
+  pid_t rank = any_rank(job, random);
+  job.fault_begins();
+  if (ptrace(PTRACE_SEIZE, rank, nullptr, nullptr) != 0 || ptrace(PTRACE_INTERRUPT, rank, nullptr, nullptr) != 0)
+    throw system_error(Error::Kind::recipe, fmt::format("process {}", rank), "hold");
+  return job.finish();
+}
+
+int kill_the_starter(DrillJob& job, std::mt19937_64&) {
+  for (const char* name : {"mpirun", "srun"}) {
+    if (std::vector<pid_t> starters = job.processes(name); !starters.empty()) {
+      job.hit(starters.front(), SIGKILL);
+      return job.finish();
+    }
+  }
+  throw Error::recipe("drill", "the run has no starter of its ranks").remedy("--ranks=2");
+}
+
 void expect(const std::string& whose, int exit_code, int expected, const DrillJob& job) {
   if (exit_code == expected) return;
   throw Error::internal("drill", fmt::format("{} ended with exit code {}", whose, exit_code))
@@ -49,6 +84,16 @@ void expect(const std::string& whose, int exit_code, int expected, const DrillJo
 int ask_to_stop(DrillJob& job, std::mt19937_64&) {
   job.hit(job.launcher_pid(), SIGTERM);
   expect("the run that was asked to stop", job.finish(), kStopped, job);
+  job.start();
+  return job.finish();
+}
+
+int ask_twice(DrillJob& job, std::mt19937_64&) {
+  job.hit(job.launcher_pid(), SIGTERM);
+  usleep(100'000);
+  kill(job.launcher_pid(), SIGTERM);
+  int code = job.finish();
+  if (code != kStopped) expect("the run that was told twice to stop", code, 128 + SIGTERM, job);
   job.start();
   return job.finish();
 }
@@ -76,12 +121,17 @@ int start_a_second_job(DrillJob& job, std::mt19937_64&) {
   return job.finish();
 }
 
-/// The largest file of the newest checkpoint: where a random bit most likely lies.
-std::filesystem::path largest_file(const std::string& run) {
-  std::filesystem::path newest, largest;
+std::filesystem::path newest_checkpoint(const std::string& run) {
+  std::filesystem::path newest;
   for (const std::string& name : list_folder(join_path(run, "checkpoints")))
     if (name.starts_with("step-")) newest = std::filesystem::path(run) / "checkpoints" / name;
   if (newest.empty()) throw Error::recipe("checkpoint", "the run has no checkpoint to damage");
+  return newest;
+}
+
+/// The largest file of a folder: where a random bit most likely lies.
+std::filesystem::path largest_file(const std::filesystem::path& newest) {
+  std::filesystem::path largest;
   for (const auto& entry : std::filesystem::directory_iterator(newest))
     if (largest.empty() || entry.file_size() > file_size(largest)) largest = entry.path();
   return largest;
@@ -96,12 +146,29 @@ void flip_a_bit(const std::filesystem::path& path, std::mt19937_64& random) {
   file.put(byte);
 }
 
-int damage_a_checkpoint(DrillJob& job, std::mt19937_64& random) {
+/// Stopped, its newest checkpoint changed, and the same command again.
+template <class Damage>
+int damage_a_checkpoint(DrillJob& job, Damage damage) {
   job.hit(job.launcher_pid(), SIGTERM);
   expect("the run that was asked to stop", job.finish(), kStopped, job);
-  flip_a_bit(largest_file(job.folder()), random);
+  damage(newest_checkpoint(job.folder()));
   job.start();
   return job.finish();
+}
+
+int flip_in_a_checkpoint(DrillJob& job, std::mt19937_64& random) {
+  return damage_a_checkpoint(job, [&](const auto& folder) { flip_a_bit(largest_file(folder), random); });
+}
+
+int cut_a_checkpoint(DrillJob& job, std::mt19937_64& random) {
+  return damage_a_checkpoint(job, [&](const auto& folder) {
+    auto file = largest_file(folder);
+    resize_file(file, random() % file_size(file));
+  });
+}
+
+int lose_a_file(DrillJob& job, std::mt19937_64&) {
+  return damage_a_checkpoint(job, [](const auto& folder) { remove(largest_file(folder)); });
 }
 
 }  // namespace
@@ -114,14 +181,26 @@ const std::vector<Fault>& faults() {
       {"pause", "SIGSTOP of a rank, SIGCONT two seconds later", "the run goes on, no step is repeated", pause_a_rank},
       {"stop", "SIGSTOP of a rank, for good", "named as stopped, killed, and started again by the launcher",
        signal_a_rank<SIGSTOP>},
+      {"hold", "a rank held as by a debugger, for good", "named, killed, and started again by the launcher",
+       hold_a_rank},
+      {"slow", "a rank that runs a tenth of the time for four seconds", "the run goes on, no step is repeated",
+       slow_a_rank},
+      {"starter", "SIGKILL of mpirun or srun", "the ranks end, and are started again by the launcher",
+       kill_the_starter},
       {"request", "SIGTERM of the launcher; the same command again", "saved, exit code 75, no step is repeated",
        ask_to_stop},
+      {"twice", "SIGTERM of the launcher twice; the same command again",
+       "no rank is left; goes on from the last checkpoint", ask_twice},
       {"launcher", "SIGKILL of the launcher; the same command again",
        "no rank is left; goes on from the last checkpoint", kill_the_launcher},
       {"second", "a second job for the same run folder", "the second ends with exit code 5, the first goes on",
        start_a_second_job},
       {"flip", "stopped, a bit of the newest checkpoint flipped; the same command again",
-       "found; goes on from the checkpoint before", damage_a_checkpoint},
+       "found; goes on from the checkpoint before", flip_in_a_checkpoint},
+      {"cut", "stopped, a file of the newest checkpoint cut short; the same command again",
+       "found; goes on from the checkpoint before", cut_a_checkpoint},
+      {"lost", "stopped, a file of the newest checkpoint removed; the same command again",
+       "found; goes on from the checkpoint before", lose_a_file},
   };
   return faults;
 }
