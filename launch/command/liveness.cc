@@ -107,7 +107,7 @@ std::optional<Hang> Liveness::look(double now, const std::vector<RankView>& rank
   last_look_ = now;
   if (blind) {
     progress_at_ = now;
-    still_since_.clear();
+    still_.clear();
   }
   // The first rank's steps stand for all: they take them together. Those before our first look were quick ones.
   if (!ranks.empty()) {
@@ -128,11 +128,13 @@ std::optional<Hang> Liveness::look(double now, const std::vector<RankView>& rank
 std::optional<Hang> Liveness::find_still(double now, const std::vector<RankView>& ranks) {
   for (const RankView& view : ranks) {
     if (!is_stopped(view) && !is_silent(view)) {
-      still_since_.erase(view.rank);
+      still_.erase(view.rank);
       continue;
     }
     double before = is_silent(view) ? kUnheardSeconds : 0;
-    double seconds = before + now - still_since_.emplace(view.rank, now).first->second;
+    Still& still = still_.try_emplace(view.rank, Still{now, view.progress.beats}).first->second;
+    if (still.beats != view.progress.beats) still = {now, view.progress.beats};
+    double seconds = before + now - still.since;
     if (seconds < (is_silent(view) ? kSilentSeconds : kStoppedSeconds)) continue;
     Hang hang = blame(now, ranks);
     hang.seconds = seconds;

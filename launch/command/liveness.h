@@ -23,8 +23,8 @@ struct Hang {
 
 /// A state machine without clock or processes of its own. The job hangs when no rank has come on for longer than its
 /// phase allows: max(9 s, 5 x the 99th percentile of a step) once some steps are done, 600 s before; 600 s while
-/// evaluating (a batch) or saving; 1800 s while starting or finishing. A stopped process is named after 6 s in any
-/// phase, one on another machine that is not heard of after 4.5 s.
+/// evaluating (a batch) or saving; 1800 s while starting or finishing. Named in any phase: a process that is stopped
+/// and does not come on, after 6 s, and one on another machine that is not heard of, after 4.5 s.
 class Liveness {
  public:
   /// `now`: seconds of a clock that never goes back. May be called at any rhythm.
@@ -33,13 +33,18 @@ class Liveness {
   double limit(Phase phase) const;
 
  private:
+  struct Still {
+    double since = 0;
+    int64_t beats = 0;
+  };
+
   std::optional<Hang> find_still(double now, const std::vector<RankView>& ranks);
   void learn(double seconds, const ProgressState& before, const ProgressState& now);
   Hang blame(double now, const std::vector<RankView>& ranks) const;
 
   std::vector<RankView> last_;
   double last_look_ = 0, progress_at_ = 0;
-  std::map<int, double> still_since_;
+  std::map<int, Still> still_;  // ranks that are stopped or silent
   std::deque<double> step_seconds_;
   double in_step_ = 0;  // seconds spent in the phases of the present step
 };

@@ -10,6 +10,7 @@
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
 #include "launch/command/heartbeats.h"
+#include "launch/command/stragglers.h"
 
 namespace echelon {
 
@@ -112,6 +113,7 @@ class Watcher {
     if (!watch_.reports_progress || failed_since_) return;
     double now = now_seconds();
     std::vector<RankView> ranks = look_at_ranks(watch_.status_folder);
+    name_straggler(now, ranks);
     listen_to_others(now, ranks);
     hang_ = liveness_.look(now, ranks);
     if (!hang_) return;
@@ -119,6 +121,14 @@ class Watcher {
     for (const std::string& line : hang_->ranks) output_.say("  " + line);
     write_flight_record();
     kill_now();
+  }
+
+  // Of this machine, whose ranks have one clock.
+  void name_straggler(double now, const std::vector<RankView>& ranks) {
+    Collectives ledgers;
+    for (const RankView& view : ranks)
+      ledgers[view.rank] = collectives_of(watch_.status_folder, view.rank, Ledger::capacity);
+    if (auto words = stragglers_.look(now, ledgers)) output_.say("echelon: " + *words);
   }
 
   void listen_to_others(double now, std::vector<RankView>& ranks) {
@@ -210,6 +220,7 @@ class Watcher {
   std::vector<int> lost_ranks_;
   double ended_at_ = 0;
   Liveness liveness_;
+  Stragglers stragglers_;
   std::optional<Hang> hang_;
 };
 

@@ -24,8 +24,8 @@ PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 class Job:
     """A run whose words are read as they come."""
 
-    def __init__(self, build: str, recipe: Path, run: Path, ranks: int):
-        self.follow(restart_judge.start(build, recipe, run, ranks), run)
+    def __init__(self, build: str, recipe: Path, run: Path, ranks: int, *more: str):
+        self.follow(restart_judge.start(build, recipe, run, ranks, *more), run)
 
     def follow(self, process: subprocess.Popen, run: Path) -> None:
         self.process, self.run, self.said, self.times = process, run, [], []
@@ -140,6 +140,24 @@ def check_short_stop(build: str, recipe: Path, work: Path) -> None:
     print("stopped for 3 s: forgiven")
 
 
+def check_slow(build: str, recipe: Path, work: Path) -> None:
+    """A rank that has a third of its time is named with what that costs, and nothing is done about it."""
+    job = Job(build, recipe, work / "slow", 2, "steps=1000000", "checkpoint.every=1000000", "evaluate.every=1000000")
+    pid = next(pid for pid in job.wait_for_step(20) if rank_of(pid) == 1)
+    since, said = time.monotonic(), []
+    while not said and time.monotonic() - since < 45:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.04)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.02)
+        said = [line for line in list(job.said) if "holds up the others" in line]
+    job.process.terminate()
+    text = job.finish()
+    assert said and said[0].startswith("echelon: rank 1 holds up the others: they waited for it "), text
+    assert job.process.returncode == 75, text
+    print(f"{said[0][9:]}; named after {time.monotonic() - since:.0f} s")
+
+
 def check_flight_record(build: str, recipe: Path, work: Path) -> None:
     job = Job(build, recipe, work / "record", 2)
     job.wait_for_step(4)
@@ -153,6 +171,7 @@ def check_flight_record(build: str, recipe: Path, work: Path) -> None:
 def main(build: str, recipe: Path, work: Path) -> None:
     check_flight_record(build, recipe, work)
     check_short_stop(build, recipe, work)
+    check_slow(build, recipe, work)
     check_replaced(build, recipe, work, 2, 1, stop, "stopped by a signal", 10)
     check_replaced(build, recipe, work, 4, 0, stop, "stopped by a signal", 10)
     check_replaced(build, recipe, work, 2, 0, hold, "alive, not advancing", 15)   # steps of more than 2 s raise the limit

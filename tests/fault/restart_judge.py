@@ -18,8 +18,8 @@ RANKS = 2
 LIMIT_SECONDS = 90
 
 
-def start(build: str, recipe: Path, run: Path, ranks: int = RANKS) -> subprocess.Popen:
-    words = [word for word in tiny_job.command(build, recipe, run, ranks) if not word.startswith("--max_restarts")]
+def start(build: str, recipe: Path, run: Path, ranks: int = RANKS, *more: str) -> subprocess.Popen:
+    words = [word for word in tiny_job.command(build, recipe, run, ranks, *more) if not word.startswith("--max_restarts")]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

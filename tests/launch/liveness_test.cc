@@ -86,6 +86,16 @@ TEST(Liveness, AStoppedRankIsNamedAsFastInSlowPhases) {
   }
 }
 
+TEST(Liveness, ARankThatIsStoppedAtEveryLookAndComesOnIsSlowAndNotStopped) {
+  Job job(2);
+  job.run(60);
+  job.rank(1).process_state = 'T';
+  for (int i = 0; i < 60; ++i) {
+    ++job.rank(1).progress.beats;
+    EXPECT_FALSE(job.stand_still(0.5));
+  }
+}
+
 TEST(Liveness, AStoppedRankThatGoesOnInTimeIsForgiven) {
   Job job(2);
   job.run(60);
