@@ -20,7 +20,7 @@ int64_t Data::sample_at(int64_t position) const {
 
 std::vector<Batch> Data::step(int64_t step, int rank, int ranks) const {
   int64_t share = options_.global_batch / ranks;
-  int64_t first = (step - 1) * options_.global_batch + rank * share;
+  int64_t first = first_sample(step) + rank * share;
   std::vector<int64_t> mine;
   for (int64_t i = 0; i < share; ++i) mine.push_back(sample_at(first + i));
   int64_t micro = options_.micro_batch > 0 ? options_.micro_batch : share;

@@ -8,6 +8,7 @@
 #include "comm/group.h"
 #include "models/objective.h"
 #include "runtime/source.h"
+#include "runtime/store/roll_backs.h"
 
 namespace echelon {
 
@@ -22,6 +23,11 @@ class Data {
   };
   Data(std::unique_ptr<Source> source, const Objective& objective, const Seed& seed, Options options);
 
+  /// Samples that these left out are not seen.
+  void leave_out(RollBacks roll_backs) { roll_backs_ = std::move(roll_backs); }
+  const RollBacks& roll_backs() const { return roll_backs_; }
+  /// Position in the data at which `step` begins.
+  int64_t first_sample(int64_t step) const { return roll_backs_.first_sample(step, options_.global_batch); }
   /// Micro-batches of `rank` of `ranks` at step `step` (1 = first), in order.
   std::vector<Batch> step(int64_t step, int rank, int ranks) const;
   /// Global batch `index` (from 0) of one pass over the source in order; past the end, batches are shorter or empty.
@@ -40,6 +46,7 @@ class Data {
   const Objective& objective_;
   Seed seed_;
   Options options_;
+  RollBacks roll_backs_;
 };
 
 }  // namespace echelon

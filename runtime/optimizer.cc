@@ -20,6 +20,11 @@ Owned own(FlatShard& shard, const Optimizer& optimizer, const std::vector<GroupR
   return owned;
 }
 
+void visit_state(Owned& owned, const std::function<void(const std::string& name, const at::Tensor& flat)>& visit) {
+  visit("", owned.shard->master());
+  for (const auto& [name, flat] : owned.state) visit("." + name, flat);
+}
+
 /// The flat tensors of one shard, where they are updated.
 struct Optimizer::Memory {
   at::Tensor master, gradient;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -26,6 +27,9 @@ struct Owned {
   std::map<std::string, at::Tensor> state;  ///< flat shards like the master, by name ("exp_avg")
   std::vector<GroupRule> rules;             ///< one for each of shard->segments()
 };
+
+/// Calls `visit` with "" and the master, then with "." and a name and each tensor of the state.
+void visit_state(Owned& owned, const std::function<void(const std::string& name, const at::Tensor& flat)>& visit);
 
 /// The numbers of one update.
 struct Update {

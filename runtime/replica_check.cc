@@ -64,12 +64,6 @@ std::optional<Error> compare(const Group& group, const Mesh& mesh, const std::ve
   return {};
 }
 
-/// `visit` with the names and memories of masters and optimizer state.
-void visit_state(Owned& owned, const auto& visit) {
-  visit("", owned.shard->master());
-  for (const auto& [name, memory] : owned.state) visit("." + name, memory);
-}
-
 /// Of the segments that `counts`, masters and state.
 std::vector<Copy> state_copies(Trainer& trainer, const auto& counts) {
   std::vector<Copy> copies;
@@ -89,7 +83,10 @@ std::vector<Copy> copies_in_a_replica(Trainer& trainer) {
   std::vector<Copy> copies;
   if (!zero.shards_state()) copies = state_copies(trainer, [](const Parameter&) { return true; });
   if (zero.shards_values()) return copies;
+  // Where every rank has every master, and they are the values, those are there already.
+  bool masters_are_values = !zero.shards_state() && !zero.keeps_master();
   for (FlatShard* shard : trainer.model().weights().shards()) {
+    if (masters_are_values && shard->trained()) continue;
     for (const Parameter* parameter : shard->parameters()) copies.push_back({parameter->name(), parameter->value()});
   }
   return copies;

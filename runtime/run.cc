@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@
 #include "runtime/recipe/changes.h"
 #include "runtime/recipe/text.h"
 #include "runtime/replica_check.h"
+#include "runtime/store/roll_backs.h"
 #include "runtime/store/run_folder.h"
 #include "runtime/trainer.h"
 
@@ -34,7 +36,12 @@ constexpr int64_t kRecipeLimit = 4 << 20;
 class RunInFolder {
  public:
   RunInFolder(const Recipe& recipe, const Mesh& mesh, const RunOptions& options)
-      : recipe_(recipe), mesh_(mesh), options_(options), store_(options.folder) {}
+      : recipe_(recipe),
+        mesh_(mesh),
+        options_(options),
+        store_(options.folder),
+        own_(options.resume_from.empty()),
+        before_step_(options.before_step) {}
 
   int run();
 
@@ -44,14 +51,26 @@ class RunInFolder {
   std::string start_of_other_run() const;
   std::string find_start();
   int64_t skipped_before() const;
+  RollBacks roll_backs_before() const;
+  /// From the checkpoint to start from until the run ends, stops or rolls back.
+  void go_on();
+  bool is_finished() const { return last_step_ >= recipe_.steps() && exists(path(result())); }
   void train(Trainer& trainer, Recorder& recorder);
   void take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver);
+  /// False: its numbers are not finite, and the run rolls back.
+  bool take_step(int64_t step, Trainer& trainer, Recorder& recorder, CheckpointSaver& saver);
   Report profiled_step(Trainer& trainer, Recorder& recorder) const;
+  /// Whether the run goes back to before `fault`, the first step that lies too high or was left out; what it goes on
+  /// from is then decided and durable. Collective. Errors: Error::numerics when it has done so too often.
+  bool roll_back(int64_t step, int64_t fault, const std::string& reason, Recorder& recorder, CheckpointSaver& saver);
   bool compare_now(int64_t step, bool saves) const;
   bool evaluate_now(int64_t step) const;
   void evaluate(Trainer& trainer, Recorder& recorder, int64_t step) const;
-  /// Tells whether any rank was asked to stop; takes an undecided save further when no rank is busy with it.
-  bool end_of_step(Recorder& recorder, CheckpointSaver& saver) const;
+  struct Ending {
+    bool stop, spike;  ///< any rank was asked to; the loss spikes, and the run may roll back
+  };
+  /// What all ranks know of it; takes an undecided save further when no rank is busy with it.
+  Ending end_of_step(Recorder& recorder, CheckpointSaver& saver) const;
   void save(Recorder& recorder, CheckpointSaver& saver, int64_t step) const;
   void wait_for(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const;
   void wait_or_warn(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const;
@@ -68,8 +87,11 @@ class RunInFolder {
   const RunOptions& options_;
   CheckpointStore store_;
   std::optional<RunFolder> held_;
+  bool own_;  // the checkpoint to start from is one of this run
+  int64_t before_step_;
+  RollBacks roll_backs_;
   int64_t last_step_ = 0;
-  bool stopped_ = false;
+  bool stopped_ = false, rolled_back_ = false;
 };
 
 int RunInFolder::run() {
@@ -81,16 +103,25 @@ int RunInFolder::run() {
                 [&] { log_to_file(path(fmt::format("log/rank-{:05}.log", mesh_.world().rank()))); });
   EC_LOG(info, "{}, process {}", mesh_.place(), getpid());
   EC_LOG(info, "kernels for {}; products by {}", name_of(isa()), products_in_words());
+  do go_on();
+  while (rolled_back_);
+  return stopped_ ? static_cast<int>(Error::Kind::stopped) : 0;
+}
+
+void RunInFolder::go_on() {
   std::string start = find_start();
   std::optional<CheckpointReader> reader;
   on_every_rank(mesh_.world(), "open checkpoint", [&] {
     if (!start.empty()) reader.emplace(open_checkpoint(start));
   });
-  bool own = reader && options_.resume_from.empty();
-  if (own) last_step_ = reader->step();
+  bool own = reader && own_;
+  last_step_ = own ? reader->step() : 0;
+  rolled_back_ = false;
 
+  roll_backs_ = roll_backs_before();
   Trainer trainer(recipe_, mesh_);
   trainer.report_to(options_.progress);
+  trainer.leave_out(roll_backs_);
   if (reader) load_state(trainer, *reader);
   on_first_rank(mesh_.world(), "recipe", [&] {
     write_file_atomically(path("recipe.textproto"), recipe_text(recipe_));
@@ -101,14 +132,11 @@ int RunInFolder::run() {
   if (own) recorder.say(fmt::format("going on from {}", start));
   if (options_.profile_step > 0 && options_.profile_step <= last_step_)
     recorder.say(fmt::format("no profile of step {}: it is done already", options_.profile_step));
-  if (own && last_step_ >= recipe_.steps() && exists(path(result()))) {
-    recorder.say(fmt::format("{} is finished: all {} steps are done", options_.folder, recipe_.steps()));
-    return 0;
+  if (own && is_finished()) {
+    return recorder.say(fmt::format("{} is finished: all {} steps are done", options_.folder, recipe_.steps()));
   }
   train(trainer, recorder);
-  if (stopped_) return static_cast<int>(Error::Kind::stopped);
-  finish(trainer, recorder);
-  return 0;
+  if (!stopped_ && !rolled_back_) finish(trainer, recorder);
 }
 
 void RunInFolder::hold_folder() {
@@ -147,10 +175,14 @@ std::string RunInFolder::start_of_other_run() const {
 }
 
 std::string RunInFolder::find_start() {
-  bool own = options_.resume_from.empty();
-  return on_first_rank(mesh_.world(), "checkpoint to start from",
-                       [&] { return own ? std::string() : start_of_other_run(); }) +
-         (own ? newest_whole_step(store_, mesh_.world(), options_.before_step) : "");
+  if (own_) return newest_whole_step(store_, mesh_.world(), std::exchange(before_step_, 0));
+  return on_first_rank(mesh_.world(), "checkpoint to start from", [&] { return start_of_other_run(); });
+}
+
+RollBacks RunInFolder::roll_backs_before() const {
+  std::string text =
+      on_first_rank(mesh_.world(), "roll-backs", [&] { return RollBacks::read(options_.folder).text(); });
+  return RollBacks::parse(text, path(kRollBacksFile));
 }
 
 int64_t RunInFolder::skipped_before() const {
@@ -174,16 +206,63 @@ void RunInFolder::train(Trainer& trainer, Recorder& recorder) {
 
 void RunInFolder::take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver) {
   for (int64_t step = last_step_ + 1; step <= recipe_.steps() && !stopped_; ++step) {
-    Report report = step == options_.profile_step ? profiled_step(trainer, recorder) : trainer.step(step);
-    if (held_) held_->check_held();  // frozen for long, we may have been given up: then what we write is another's
-    recorder.step(report);
+    if (!take_step(step, trainer, recorder, saver)) return;
     if (evaluate_now(step)) evaluate(trainer, recorder, step);
-    stopped_ = end_of_step(recorder, saver) && step < recipe_.steps();
+    Ending ending = end_of_step(recorder, saver);
+    if (ending.spike) {
+      SpikeWatch::Found spike = recorder.loss_spike().value_or(SpikeWatch::Found{});  // rank 0 knows it
+      if (roll_back(step, spike.first_step, spike.what, recorder, saver)) return;
+      recorder.say(
+          fmt::format("warning: step {}: {}; no checkpoint is from before it, so it goes on", step, spike.what));
+    }
+    stopped_ = ending.stop && step < recipe_.steps();
     bool saves = stopped_ || step == recipe_.steps() || step % recipe_.checkpoint().every() == 0;
     if (compare_now(step, saves)) compare_replicas(trainer);
+    if (saves) trainer.check_memory();
     if (saves) save(recorder, saver, step);
     last_step_ = step;
   }
+}
+
+bool RunInFolder::take_step(int64_t step, Trainer& trainer, Recorder& recorder, CheckpointSaver& saver) {
+  try {
+    Report report = step == options_.profile_step ? profiled_step(trainer, recorder) : trainer.step(step);
+    if (held_) held_->check_held();  // frozen for long, we may have been given up: then what we write is another's
+    recorder.step(report);
+    return true;
+  } catch (const Diverged& diverged) {
+    int64_t fault = step - trainer.skipped_in_a_row();
+    bool may = recipe_.numerics().roll_back() > 0;
+    if (!may || !roll_back(step, fault, diverged.reason, recorder, saver)) throw;
+    return false;
+  }
+}
+
+bool RunInFolder::roll_back(int64_t step, int64_t fault, const std::string& reason, Recorder& recorder,
+                            CheckpointSaver& saver) {
+  int64_t done = std::ssize(roll_backs_.all()), most = recipe_.numerics().roll_back();
+  wait_or_warn(recorder, [&] { return saver.finish(); });
+  std::string said = on_first_rank(mesh_.world(), "roll-back", [&]() -> std::string {
+    if (done >= most) {
+      std::string what = fmt::format("{}, after {} roll-back{}", reason, done, done == 1 ? "" : "s");
+      throw Error::numerics(fmt::format("step {}", step), what)
+          .remedy("lower the learning rate, clip the gradient, or look at the data there");
+    }
+    std::vector<int64_t> committed = store_.steps();
+    std::optional<int64_t> to = roll_backs_.step_to_go_back_to(committed, fault);
+    if (!to) return "";
+    // Killed before the last line, the run comes here again: what is left leads to the same decision.
+    for (; committed.back() > *to; committed.pop_back()) store_.set_aside(committed.back());
+    roll_backs_.add(step, *to, reason, recipe_.batch().global());
+    write_file_atomically(path(kRollBacksFile), roll_backs_.text());
+    return fmt::format("step {}: {}; the run goes back to step {} and leaves out {} samples, {} of at most {} times",
+                       step, reason, *to, roll_backs_.all().back().samples, done + 1, most);
+  });
+  if (said.empty()) return false;
+  recorder.say("warning: " + said);
+  options_.progress->enter(Phase::start, step);
+  own_ = rolled_back_ = true;
+  return true;
 }
 
 Report RunInFolder::profiled_step(Trainer& trainer, Recorder& recorder) const {
@@ -216,11 +295,12 @@ void RunInFolder::evaluate(Trainer& trainer, Recorder& recorder, int64_t step) c
   recorder.evaluation(step, trainer.evaluate(step == recipe_.steps() ? 0 : recipe_.evaluate().batches()));
 }
 
-bool RunInFolder::end_of_step(Recorder& recorder, CheckpointSaver& saver) const {
+RunInFolder::Ending RunInFolder::end_of_step(Recorder& recorder, CheckpointSaver& saver) const {
   bool stop = options_.stop_requested && options_.stop_requested();
-  std::vector<bool> any = agree_any(mesh_.world(), {stop, saver.busy()}, "stop, or a checkpoint is being written");
+  std::vector<bool> any = agree_any(mesh_.world(), {stop, saver.busy(), recorder.loss_spike().has_value()},
+                                    "stop, a checkpoint is being written, or the loss spikes");
   if (!any[1]) wait_or_warn(recorder, [&] { return saver.advance(); });
-  return any[0];
+  return {.stop = any[0], .spike = any[2]};
 }
 
 void RunInFolder::save(Recorder& recorder, CheckpointSaver& saver, int64_t step) const {

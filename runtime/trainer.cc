@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "cluster/base/error.h"
 #include "comm/agree.h"
 #include "runtime/build.h"
 #include "runtime/memory.h"
@@ -25,6 +24,11 @@ std::string not_finite(const Report& report) {
   look_at("gradient norm", report.gradient_norm);
   if (found.empty()) return "";
   return fmt::format("{} {} not finite", fmt::join(found, " and "), found.size() == 1 ? "is" : "are");
+}
+
+Diverged::Diverged(int64_t step, const std::string& reason)
+    : Error(Kind::numerics, fmt::format("step {}", step), reason), reason(reason) {
+  remedy("lower the learning rate, clip the gradient, or resume from an earlier checkpoint; no weight was updated");
 }
 
 Trainer::Trainer(const Recipe& recipe, const Mesh& mesh) : recipe_(recipe), mesh_(mesh), seed_(recipe.seed()) {
@@ -76,6 +80,7 @@ void Trainer::build_optimizer() {
     for (const Segment& segment : shard->segments()) rules.push_back(groups.rule_of(segment.parameter->name()));
     owned_.push_back(own(*shard, *optimizer_, rules));
   }
+  guard_ = std::make_unique<MemoryGuard>(owned_, recipe_.numerics().guard_share(), mesh_.world().rank());
 }
 
 namespace {
@@ -123,6 +128,7 @@ Report Trainer::step(int64_t step) {
   phase.enter(Phase::update);
   double gradient_norm = reduce_losses_and_norm(report);
   if (before_update_) report.seconds.checkpoint = watch.leave_out(before_update_);
+  check_memory();
   skipped_in_a_row_ = skips(report) ? skipped_in_a_row_ + 1 : 0;
   report.skipped = skipped_in_a_row_;
   // A step that is left out changes no master and no moment. Step numbers go on, and with them data, schedule and
@@ -131,6 +137,7 @@ Report Trainer::step(int64_t step) {
   if (report.skipped == 0) update(report, gradient_norm);
   zero_->exchange->updated(model_->weights());
   model_->weights().publish();
+  guard_->keep(step);
   report.seconds.optimizer = watch.lap(world.seconds());
 
   report.seconds.communication = world.seconds() - communication_before;
@@ -204,9 +211,7 @@ bool Trainer::skips(const Report& report) const {
     what += forgets ? fmt::format(", after {} steps in a row that were left out for that", most)
                     : "; the step cannot be left out, as the exchange keeps a part of every gradient for later steps";
   }
-  throw Error::numerics(fmt::format("step {}", report.step), what)
-      .remedy(
-          "lower the learning rate, clip the gradient, or resume from an earlier checkpoint; no weight was updated");
+  throw Diverged(report.step, what);
 }
 
 void Trainer::update(const Report& report, double gradient_norm) {

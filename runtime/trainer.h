@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/base/error.h"
 #include "cluster/base/registry.h"
 #include "comm/ledger/rank_progress.h"
 #include "comm/mesh.h"
@@ -17,6 +18,7 @@
 #include "models/model.h"
 #include "models/objective.h"
 #include "runtime/data.h"
+#include "runtime/memory_guard.h"
 #include "runtime/optimizer.h"
 #include "runtime/recipe/recipe.pb.h"
 #include "runtime/schedule.h"
@@ -44,6 +46,12 @@ struct Report {
 /// "loss nan and gradient norm inf are not finite"; empty if both are. The same words on every layout.
 std::string not_finite(const Report& report);
 
+/// Loss or gradient of a step is not finite, and it cannot be left out: the same on every rank, nothing was updated.
+struct Diverged : Error {
+  Diverged(int64_t step, const std::string& reason);
+  std::string reason;
+};
+
 struct Evaluation {
   double loss = 0;
   int64_t targets = 0;
@@ -57,15 +65,24 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// One update, or none when loss or gradient is not finite. Errors: Error::numerics for such a step where the recipe
-  /// leaves out no more in a row, or where the exchange has kept the gradient; nothing has then been updated.
+  /// One update, or none when loss or gradient is not finite. Errors: Diverged for such a step where the recipe leaves
+  /// out no more in a row, or where the exchange has kept the gradient; as of check_memory().
   Report step(int64_t step);
   /// From now on tells `progress` what this rank is at, step by step and, in evaluations, batch by batch.
   void report_to(std::shared_ptr<RankProgress> progress) { progress_ = std::move(progress); }
+  /// Masters or optimizer state were set from outside.
+  void state_was_set() { guard_->forget(); }
+  /// Looks at what is guarded of this rank's masters and optimizer state; to be called before they are saved. Errors:
+  /// as of MemoryGuard::check, on this rank alone.
+  void check_memory() const { guard_->check(); }
   /// Called in every step before masters and optimizer state change.
   void before_update(std::function<void()> action) { before_update_ = std::move(action); }
   /// The run goes on behind so many steps in a row that were left out.
   void go_on_after_skipped(int64_t steps) { skipped_in_a_row_ = steps; }
+  /// Steps in a row, up to the last one that ended, that were left out.
+  int64_t skipped_in_a_row() const { return skipped_in_a_row_; }
+  /// Samples that these left out are not seen.
+  void leave_out(RollBacks roll_backs) { train_->leave_out(std::move(roll_backs)); }
   bool evaluates() const { return validation_ != nullptr; }
   /// Loss over the validation source, or its first `batches` global batches. Collective.
   Evaluation evaluate(int64_t batches);
@@ -119,6 +136,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Schedule> schedule_;
   std::vector<Owned> owned_;
+  std::unique_ptr<MemoryGuard> guard_;
   int64_t skipped_in_a_row_ = 0;
   std::function<void()> before_update_;
   std::shared_ptr<RankProgress> progress_ = std::make_shared<RankProgress>();

@@ -5,7 +5,7 @@ import importlib.util
 import signal
 import sys
 
-EXIT_CODES = {"internal": 1, "usage": 2, "recipe": 3, "input": 4, "storage": 5, "memory": 8}
+EXIT_CODES = {"internal": 1, "usage": 2, "recipe": 3, "input": 4, "storage": 5, "numerics": 7, "memory": 8}
 STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 
 

@@ -36,6 +36,8 @@ def main(argv):
     numbers = read_json(options.heldout + ".meta.json").get("statistics", {})
     recorded = last_evaluation(options.run)
     loss = recorded["eval"]["loss"]
+    if loss is None:
+        raise Failure("numerics", options.run, f"the evaluation behind step {recorded['step']} is not finite")
     entropy = numbers["unigram_entropy"]
     verdict = compared(loss, f"{SHARE} x unigram entropy {entropy:.4f} =", SHARE * entropy)
     if "bigram_cross_entropy" in numbers and is_next_token(options.run):

@@ -192,6 +192,7 @@ void load_state(Trainer& trainer, CheckpointReader& reader) {
     read_of_replica(*owned.shard, owned.shard->master(), trainer.mesh(), reader, "");
   }
   load_exchange_state(trainer, reader);
+  trainer.state_was_set();
   trainer.model().weights().publish();
 }
 

@@ -40,7 +40,7 @@ std::vector<Quantity> quantities(Trainer& trainer) {
 
 std::string state_text(Trainer& trainer, int64_t step) {
   Json state{{"step", step},
-             {"samples", step * trainer.recipe().batch().global()},
+             {"samples", trainer.train_data().first_sample(step + 1)},
              {"optimizer_state", trainer.optimizer().state_names()},
              {"exchange", {{"ranks", trainer.mesh().world().size()}, {"tp", trainer.mesh().tp().size()}}},
              {"replicas", copies_of(trainer)},

@@ -57,14 +57,19 @@ std::vector<std::pair<std::string, std::string>> facts_of(const Trainer& trainer
 Recorder::Files::Files(const std::string& folder, int64_t last_step, int64_t steps, ProgressOptions options)
     : metrics(MetricsFile::open(join_path(folder, "metrics.jsonl"), last_step)),
       events(join_path(folder, "tensorboard"), last_step + 1),
-      progress(steps, options) {}
+      progress(steps, options) {
+  for (const TakenStep& step : taken_steps(join_path(folder, "metrics.jsonl")))
+    watch.add(step.step, step.loss, step.gradient_norm);
+}
 
 Recorder::Recorder(const std::string& folder, int64_t last_step, const Trainer& trainer, bool live)
     : folder_(folder),
       facts_(facts_of(trainer)),
       evaluate_every_(trainer.recipe().evaluate().every()),
       checkpoint_every_(trainer.recipe().checkpoint().every()),
-      most_skipped_(trainer.recipe().numerics().skip()) {
+      most_skipped_(trainer.recipe().numerics().skip()),
+      rolls_back_(trainer.recipe().numerics().roll_back() > 0),
+      roll_backs_(trainer.train_data().roll_backs()) {
   const Group& world = trainer.mesh().world();
   if (world.rank() != 0) return;
   ProgressOptions options{.terminal = live, .ranks = world.size()};
@@ -75,7 +80,9 @@ void Recorder::step(const Report& report) {
   waited(report.seconds.checkpoint);
   double checkpoint_seconds = std::exchange(waited_since_step_, 0);
   if (!files_) return;
-  files_->metrics.append(line_of(report, checkpoint_seconds));
+  Json line = line_of(report, checkpoint_seconds);
+  if (const RollBack* roll_back = roll_backs_.before(report.step)) line["rolled_back"] = roll_back->from_step;
+  files_->metrics.append(line);
   double tokens_per_second = static_cast<double>(report.tokens) / report.seconds.total;
   TensorBoardWriter& events = files_->events;
   events.scalar("train/loss", report.loss, report.step);
@@ -97,20 +104,17 @@ void Recorder::step(const Report& report) {
 }
 
 void Recorder::warn(const Report& report) {
+  loss_spike_.reset();
   if (report.skipped > 0) {
     say(fmt::format("warning: step {}: {}; it is left out, {} in a row of at most {}", report.step, not_finite(report),
                     report.skipped, most_skipped_));
     return;
   }
-  auto look_at = [&](const char* name, std::optional<double> usual, double value) {
-    if (!usual) return;
-    say(fmt::format("warning: step {}: the {} spikes: {:.4g} where {:.4g} is usual; it goes on", report.step, name,
-                    value, *usual));
-  };
-  look_at("loss", files_->loss_spike.add(report.loss), report.loss);
-  // Of a norm it is the ratio to the usual one that counts.
-  std::optional<double> usual = files_->norm_spike.add(std::log(report.gradient_norm));
-  look_at("gradient norm", usual ? std::optional(std::exp(*usual)) : usual, report.gradient_norm);
+  SpikeWatch::OfStep spikes = files_->watch.add(report.step, report.loss, report.gradient_norm);
+  if (rolls_back_) loss_spike_ = std::exchange(spikes.loss, {});
+  for (const std::optional<SpikeWatch::Found>& spike : {spikes.loss, spikes.gradient_norm}) {
+    if (spike) say(fmt::format("warning: step {}: {}; it goes on", report.step, spike->what));
+  }
 }
 
 void Recorder::evaluation(int64_t step, const Evaluation& evaluation) {

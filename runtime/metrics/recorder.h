@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "runtime/metrics/spike.h"
@@ -15,10 +16,13 @@ namespace echelon {
 /// Rank 0 has one; on other ranks it does nothing.
 class Recorder {
  public:
-  /// `last_step`: of the checkpoint that the run goes on from; later lines are dropped.
+  /// `last_step`: of the checkpoint that the run goes on from; later lines are dropped, those that stay say what is
+  /// usual.
   Recorder(const std::string& folder, int64_t last_step, const Trainer& trainer, bool live);
 
   void step(const Report& report);
+  /// Of the loss, where the last step made one, and the run may roll back: then nothing was said of it.
+  const std::optional<SpikeWatch::Found>& loss_spike() const { return loss_spike_; }
   void evaluation(int64_t step, const Evaluation& evaluation);
   /// Training waited for a save: counted with the next step.
   void waited(double seconds);
@@ -38,11 +42,14 @@ class Recorder {
     MetricsFile metrics;
     TensorBoardWriter events;
     Progress progress;
-    Spike loss_spike, norm_spike;
+    SpikeWatch watch;
   };
   std::string folder_;
   std::vector<std::pair<std::string, std::string>> facts_;
   int64_t evaluate_every_, checkpoint_every_, most_skipped_;
+  bool rolls_back_;
+  RollBacks roll_backs_;
+  std::optional<SpikeWatch::Found> loss_spike_;
   std::unique_ptr<Files> files_;
   double waited_since_step_ = 0, waited_since_save_ = 0;
 };

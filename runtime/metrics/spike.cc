@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include <fmt/format.h>
+
 namespace echelon {
 
 namespace {
@@ -45,6 +47,23 @@ std::optional<double> Spike::add(double value) {
   if (told_ || high_in_a_row_ < kInARow) return {};
   told_ = true;
   return usual;
+}
+
+SpikeWatch::OfStep SpikeWatch::add(int64_t step, double loss, double gradient_norm) {
+  auto look_at = [step](Spike& spike, int64_t& since, double value) {
+    std::optional<double> usual = spike.add(value);
+    if (std::isfinite(value) && spike.in_a_row() == 1) since = step;
+    return usual;
+  };
+  auto found = [](const char* name, int64_t since, double value, double usual) {
+    return Found{since, fmt::format("the {} spikes: {:.4g} where {:.4g} is usual", name, value, usual)};
+  };
+  OfStep of_step;
+  if (auto usual = look_at(loss_, loss_high_since_, loss)) of_step.loss = found("loss", loss_high_since_, loss, *usual);
+  // Of a norm it is the ratio to the usual one that counts.
+  if (auto usual = look_at(log_norm_, norm_high_since_, std::log(gradient_norm)))
+    of_step.gradient_norm = found("gradient norm", norm_high_since_, gradient_norm, std::exp(*usual));
+  return of_step;
 }
 
 }  // namespace echelon

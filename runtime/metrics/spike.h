@@ -1,8 +1,10 @@
 // Tells when a number of a run lies far above what it usually is.
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <optional>
+#include <string>
 
 namespace echelon {
 
@@ -13,6 +15,8 @@ class Spike {
  public:
   /// The usual value, in the step that makes a spike of it.
   std::optional<double> add(double value);
+  /// Values up to the last one that lie so high, without a lower one between.
+  int in_a_row() const { return high_in_a_row_; }
 
  private:
   /// Standard deviations above `usual`, the median of the values so far.
@@ -21,6 +25,25 @@ class Spike {
   std::deque<double> values_;
   int high_in_a_row_ = 0;
   bool told_ = false;
+};
+
+/// Loss and gradient norm of the steps that were taken. The same steps, read again from metrics.jsonl, make the same
+/// spikes.
+class SpikeWatch {
+ public:
+  struct Found {
+    int64_t first_step;  ///< that lay so high
+    std::string what;    ///< "the loss spikes: 9.1 where 4.6 is usual"
+  };
+  /// What a step makes a spike of.
+  struct OfStep {
+    std::optional<Found> loss, gradient_norm;
+  };
+  OfStep add(int64_t step, double loss, double gradient_norm);
+
+ private:
+  Spike loss_, log_norm_;
+  int64_t loss_high_since_ = 0, norm_high_since_ = 0;
 };
 
 }  // namespace echelon

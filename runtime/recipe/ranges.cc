@@ -46,6 +46,8 @@ const std::map<std::string, Range>& ranges() {
       {"batches", at_least(0)},
       {"skip", at_least(0)},
       {"compare_every", at_least(0)},
+      {"roll_back", at_least(0)},
+      {"guard_share", from_to(0, 1)},
       {"keep", at_least(2)},
       {"global", from_to(1, 1 << 24)},
       {"micro", from_to(0, 1 << 24)},

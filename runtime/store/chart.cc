@@ -186,14 +186,30 @@ std::string html_text(const std::string& text) {
   return out;
 }
 
+namespace {
+
+Points finite_points(const Points& points, size_t begin, size_t end) {
+  Points finite;
+  for (size_t i = begin; i < std::min(end, points.size()); ++i) {
+    if (std::isfinite(points[i].second)) finite.push_back(points[i]);
+  }
+  return finite;
+}
+
+}  // namespace
+
 Points thin_out(const Points& points, size_t most) {
   if (points.size() <= most) return points;
   size_t stretch = (2 * points.size() + most - 1) / most;
   Points thin;
   for (size_t begin = 0; begin < points.size(); begin += stretch) {
-    auto first = points.begin() + begin, last = points.begin() + std::min(begin + stretch, points.size());
-    auto [low, high] =
-        std::minmax_element(first, last, [](const auto& a, const auto& b) { return a.second < b.second; });
+    Points finite = finite_points(points, begin, begin + stretch);
+    if (finite.empty()) {
+      thin.push_back(points[begin]);  // the line breaks
+      continue;
+    }
+    auto [low, high] = std::minmax_element(finite.begin(), finite.end(),
+                                           [](const auto& a, const auto& b) { return a.second < b.second; });
     thin.push_back(std::min(low, high)[0]);
     if (low != high) thin.push_back(std::max(low, high)[0]);
   }
@@ -206,9 +222,10 @@ Points average_out(const Points& points, size_t most) {
   Points thin;
   for (size_t begin = 0; begin < points.size(); begin += stretch) {
     size_t end = std::min(begin + stretch, points.size());
+    Points finite = finite_points(points, begin, end);
     double sum = 0;
-    for (size_t i = begin; i < end; ++i) sum += points[i].second;
-    thin.emplace_back(points[(begin + end) / 2].first, sum / static_cast<double>(end - begin));
+    for (const auto& point : finite) sum += point.second;
+    thin.emplace_back(points[(begin + end) / 2].first, sum / static_cast<double>(finite.size()));  // of none: NaN
   }
   return thin;
 }

@@ -29,10 +29,11 @@ std::string draw_chart(const Chart& chart);
 /// `text` with &, <, > and quotes written so that a page shows them.
 std::string html_text(const std::string& text);
 
-/// At most about `most` points. Each stretch keeps its lowest and its highest, so that a spike stays visible.
+/// At most about `most` points. Each stretch keeps its lowest and its highest, so that a spike stays visible;
+/// without a finite one it stays a break.
 std::vector<std::pair<double, double>> thin_out(const std::vector<std::pair<double, double>>& points, size_t most);
 
-/// Averages of equal stretches, at most `most` of them.
+/// Averages of what is finite in equal stretches, at most `most` of them.
 std::vector<std::pair<double, double>> average_out(const std::vector<std::pair<double, double>>& points, size_t most);
 
 }  // namespace echelon

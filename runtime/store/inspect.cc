@@ -9,6 +9,7 @@
 #include "cluster/base/text.h"
 #include "runtime/store/checkpoint_store.h"
 #include "runtime/store/metrics_file.h"
+#include "runtime/store/roll_backs.h"
 #include "runtime/store/run_folder.h"
 
 namespace echelon {
@@ -156,14 +157,34 @@ void add_step(Inspection& found, const std::string& folder, bool verify) {
   found.json["checkpoints"].push_back(std::move(json));
 }
 
+bool is_step(const Json& line) { return line.contains("loss"); }
+bool has_loss(const Json& line) { return is_step(line) && line["loss"].is_number(); }
+
 void add_metrics(Inspection& found, const std::string& path) {
   if (!exists(path)) return;
   std::vector<Json> lines = read_metrics(path);
-  auto last = std::find_if(lines.rbegin(), lines.rend(), [](const Json& line) { return line.contains("loss"); });
+  auto last = std::find_if(lines.rbegin(), lines.rend(), is_step);
   if (last == lines.rend()) return;
-  add_line(found, fmt::format("metrics: {} lines, last step {}, loss {}", lines.size(), dump_json((*last)["step"]),
-                              dump_json((*last)["loss"])));
+  auto finite = std::find_if(last, lines.rend(), has_loss);
+  std::string loss = finite == lines.rend() ? "not finite" : dump_json((*finite)["loss"]);
+  if (finite != last && finite != lines.rend()) loss += fmt::format(" (of step {})", dump_json((*finite)["step"]));
+  add_line(found,
+           fmt::format("metrics: {} lines, last step {}, loss {}", lines.size(), dump_json((*last)["step"]), loss));
   found.json["last"] = *last;
+  auto left_out = [](const Json& line) { return line.contains("skipped"); };
+  int64_t skipped = std::count_if(lines.begin(), lines.end(), left_out);
+  if (skipped > 0) add_line(found, fmt::format("{} step{} left out, not finite", skipped, skipped == 1 ? "" : "s"));
+  found.json["skipped"] = skipped;
+}
+
+void add_roll_backs(Inspection& found, const std::string& folder) {
+  found.json["roll_backs"] = Json::array();
+  RollBacks roll_backs = RollBacks::read(folder);
+  for (const RollBack& one : roll_backs.all()) {
+    add_line(found, fmt::format("rolled back from step {} to step {}, {} samples left out: {}", one.from_step,
+                                one.to_step, one.samples, one.reason));
+    found.json["roll_backs"].push_back(to_json(one));
+  }
 }
 
 Inspection inspect_run(const std::string& path, bool verify) {
@@ -172,6 +193,7 @@ Inspection inspect_run(const std::string& path, bool verify) {
   found.json = {{"kind", "run"}, {"path", path}, {"held_by", holder}, {"checkpoints", Json::array()}};
   add_line(found, fmt::format("{}: run folder{}", path, holder.empty() ? "" : ", in use by " + holder));
   add_metrics(found, join_path(path, "metrics.jsonl"));
+  add_roll_backs(found, path);
   CheckpointStore store(path);
   std::vector<int64_t> steps = store.steps();
   add_line(found, fmt::format("{} checkpoint{}", steps.size(), steps.size() == 1 ? "" : "s"));

@@ -1,6 +1,7 @@
 #include "runtime/store/metrics_file.h"
 
 #include <cerrno>
+#include <cmath>
 #include <functional>
 #include <vector>
 
@@ -74,6 +75,20 @@ std::vector<Json> read_metrics(const std::string& path) {
     return true;
   });
   return lines;
+}
+
+std::vector<TakenStep> taken_steps(const std::string& path) {
+  std::vector<TakenStep> steps;
+  auto number = [](const Json& line, const char* key) {
+    auto found = line.find(key);
+    return found != line.end() && found->is_number() ? found->get<double>() : std::nan("");
+  };
+  for_each_line(path, [&](const Json& line) {
+    if (!line.contains("eval") && !line.value("skipped", false))
+      steps.push_back({line["step"].get<int64_t>(), number(line, "loss"), number(line, "grad_norm")});
+    return true;
+  });
+  return steps;
 }
 
 int64_t skipped_at_end(const std::string& path) {

@@ -32,6 +32,13 @@ class MetricsFile {
 /// All whole lines. Errors: Error::storage for a missing file, and for a damaged line before the last.
 std::vector<Json> read_metrics(const std::string& path);
 
+struct TakenStep {
+  int64_t step;
+  double loss, gradient_norm;
+};
+/// The steps of the file that were not left out. Errors: as of read_metrics.
+std::vector<TakenStep> taken_steps(const std::string& path);
+
 /// Steps at the end of the file, one behind the other, that were left out. Errors: as of read_metrics.
 int64_t skipped_at_end(const std::string& path);
 

@@ -49,8 +49,12 @@ def write_recipe(folder, steps, seed, more=""):
     return path
 
 
+def read_lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def read_metrics(run):
     """The lines of steps, and the last held-out loss."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(run)
     held_out = [line["eval"]["loss"] for line in lines if "eval" in line]
     return [line for line in lines if "loss" in line], held_out[-1]

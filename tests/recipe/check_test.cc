@@ -45,6 +45,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"optimizer.beta1=1", "optimizer.beta1 is 1, expected in [0, 1)"},
                     Case{"optimizer.learning_rate=nan", "optimizer.learning_rate is nan, expected at least 0"},
                     Case{"numerics.skip=-1", "numerics.skip is -1, expected at least 0"},
+                    Case{"numerics.roll_back=-1", "numerics.roll_back is -1, expected at least 0"},
+                    Case{"numerics.guard_share=1.5", "numerics.guard_share is 1.5, expected in [0, 1]"},
                     Case{"clip_norm=inf", "clip_norm is inf, expected at least 0"},
                     Case{"model.architecture.layers=1000000",
                          "model.architecture.layers is 1000000, expected in [1, 10000]"},

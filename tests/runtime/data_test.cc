@@ -57,6 +57,17 @@ TEST(Data, InOrderStepTakesConsecutiveSamplesAndWraps) {
   EXPECT_EQ(samples(in_order.step(3, 0, 1)), (std::vector<int64_t>{8, 9, 0, 1}));
 }
 
+TEST(Data, ARollBackLeavesSamplesOutAndNoneIsSeenTwice) {
+  auto causal = objective(CausalLm());
+  Data in_order = data(*causal, {.shuffle = false, .global_batch = 2, .vocabulary = 1000}, 100);
+  RollBacks roll_backs;
+  roll_backs.add(/*from_step=*/6, /*to_step=*/3, "", 2);
+  in_order.leave_out(roll_backs);
+  EXPECT_EQ(samples(in_order.step(3, 0, 1)), (std::vector<int64_t>{4, 5}));
+  EXPECT_EQ(samples(in_order.step(4, 0, 1)), (std::vector<int64_t>{12, 13}));
+  EXPECT_EQ(samples(in_order.step(5, 1, 2)), (std::vector<int64_t>{15}));
+}
+
 TEST(Data, LabelsOfACausalModelAreTheNextTokens) {
   auto causal = objective(CausalLm());
   Batch batch = data(*causal, {.shuffle = false, .global_batch = 2, .vocabulary = 1000}).step(1, 0, 1).front();

@@ -63,5 +63,20 @@ TEST(Spike, NamesWhatIsUsualAndLeavesOutWhatIsNotFinite) {
   EXPECT_NEAR(*usual, 4.64, 1e-9);
 }
 
+TEST(SpikeWatch, NamesTheFirstStepThatLaySoHigh) {
+  SpikeWatch watch;
+  auto usual = [](int64_t step) { return 4.6 + 0.02 * static_cast<double>(step % 5); };
+  for (int64_t step = 1; step <= 50; ++step) EXPECT_FALSE(watch.add(step, usual(step), 1).loss);
+  EXPECT_FALSE(watch.add(51, 9, 1).loss);  // alone
+  EXPECT_FALSE(watch.add(52, 4.6, 1).loss);
+  EXPECT_FALSE(watch.add(53, 9, 1).loss);
+  EXPECT_FALSE(watch.add(54, std::nan(""), 1).loss);
+  SpikeWatch::OfStep found = watch.add(55, 9.1, 1);
+  ASSERT_TRUE(found.loss);
+  EXPECT_EQ(found.loss->first_step, 53);
+  EXPECT_EQ(found.loss->what, "the loss spikes: 9.1 where 4.64 is usual");
+  EXPECT_FALSE(found.gradient_norm);
+}
+
 }  // namespace
 }  // namespace echelon

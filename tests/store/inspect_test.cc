@@ -1,6 +1,7 @@
 #include "runtime/store/inspect.h"
 
 #include "runtime/store/metrics_file.h"
+#include "runtime/store/roll_backs.h"
 #include "runtime/store/run_folder.h"
 #include "tests/store/stored_steps.h"
 
@@ -55,6 +56,24 @@ TEST_F(InspectRunTest, AWholeRunIsSaidToBeWhole) {
   std::string text = inspect(folder_.path(), true);
   EXPECT_TRUE(says(text, "metrics: 1 lines, last step 100, loss 2.5")) << text;
   EXPECT_TRUE(says(text, "step-00000100  2.16 KiB  verified")) << text;
+}
+
+TEST_F(InspectRunTest, ALossThatIsNullIsNotTheLastOne) {
+  MetricsFile metrics = MetricsFile::open(folder_.at("metrics.jsonl"), 100);
+  metrics.append({{"step", 101}, {"loss", nullptr}, {"skipped", true}});
+  std::string text = inspect(folder_.path(), false);
+  EXPECT_TRUE(says(text, "metrics: 2 lines, last step 101, loss 2.5 (of step 100)\n1 step left out")) << text;
+}
+
+TEST_F(InspectRunTest, RollBacksAreTold) {
+  RollBacks roll_backs;
+  roll_backs.add(107, 100, "the loss spikes", 8);
+  write_file_atomically(folder_.at(kRollBacksFile), roll_backs.text());
+  Inspection found = inspect_path(folder_.path(), false);
+  EXPECT_TRUE(says(found.text, "rolled back from step 107 to step 100, 56 samples left out: the loss spikes"));
+  EXPECT_EQ(found.json["roll_backs"][0]["first_sample"], 800);
+  write_file_atomically(folder_.at(kRollBacksFile), "[{}]");
+  EXPECT_REFUSED(inspect(folder_.path(), false), storage, "from_step");
 }
 
 TEST_F(InspectRunTest, AFlippedBitIsFoundByVerifyingOnly) {

@@ -89,5 +89,18 @@ TEST_F(MetricsFileTest, ALineWithoutAStepIsABug) {
   EXPECT_REFUSED(open(0).append({{"loss", 1.0}}), internal, "no step");
 }
 
+TEST_F(MetricsFileTest, TakenStepsAreThoseThatWereNotLeftOut) {
+  MetricsFile metrics = open(0);
+  metrics.append({{"step", 1}, {"loss", 0.1}, {"grad_norm", 2.0}});
+  metrics.append({{"step", 1}, {"eval", {{"loss", 1.5}}}});
+  metrics.append({{"step", 2}, {"loss", nullptr}, {"grad_norm", 3.0}, {"skipped", true}});
+  metrics.append({{"step", 3}, {"loss", 0.3}, {"grad_norm", 1.0}});
+  std::vector<TakenStep> taken = taken_steps(path_);
+  ASSERT_EQ(taken.size(), 2u);
+  EXPECT_EQ(taken[0].step, 1);
+  EXPECT_EQ(taken[0].loss, 0.1);
+  EXPECT_EQ(taken[1].gradient_norm, 1.0);
+}
+
 }  // namespace
 }  // namespace echelon

@@ -1,5 +1,6 @@
 #include "runtime/store/report.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/store/chart.h"
@@ -76,6 +77,22 @@ TEST(Chart, BreaksTheLineWhereAValueIsNotFinite) {
 }
 
 TEST(Chart, WithoutAFinitePointIsNotDrawn) { EXPECT_EQ(draw_chart({"x", "", {{"x", {{1, NAN}}}}}), ""); }
+
+TEST(ThinOut, AndAverageOutPassOverWhatIsNotFinite) {
+  std::vector<std::pair<double, double>> points;
+  for (int i = 0; i < 1000; ++i) points.emplace_back(i, i % 10 == 0 || i >= 900 ? NAN : i == 437 ? 50 : 1);
+  double highest = 0;
+  int breaks = 0;
+  for (const auto& [x, y] : thin_out(points, 100)) {
+    highest = std::fmax(highest, y);
+    breaks += std::isnan(y);
+  }
+  EXPECT_EQ(highest, 50);
+  EXPECT_EQ(breaks, 5);  // the stretches of 20 behind point 900
+  auto averages = average_out(points, 100);
+  EXPECT_TRUE(std::all_of(averages.begin(), averages.begin() + 43, [](const auto& p) { return p.second == 1; }));
+  EXPECT_TRUE(std::isnan(averages.back().second));
+}
 
 TEST(ThinOut, KeepsASpike) {
   std::vector<std::pair<double, double>> points;
