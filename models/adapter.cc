@@ -1,12 +1,12 @@
 #include "models/adapter.h"
 
 #include <algorithm>
-#include <regex>
 #include <set>
 
 #include <fmt/format.h>
 
 #include "cluster/base/error.h"
+#include "cluster/base/pattern.h"
 #include "cluster/base/text.h"
 #include "models/interchange/stored_form.h"
 
@@ -39,15 +39,6 @@ int64_t layer_of(const TargetModule& module) {
   if (module.linears.empty()) return -1;
   const std::string& name = module.linears.front()->name();
   return name.starts_with("layers.") ? std::stoll(name.substr(7)) : -1;
-}
-
-std::regex compiled(const std::string& pattern) {
-  try {
-    return std::regex(pattern);
-  } catch (const std::regex_error& error) {
-    throw Error::recipe("adapter.target_pattern",
-                        fmt::format("\"{}\" is no regular expression: {}", pattern, error.what()));
-  }
 }
 
 bool matches_any(const std::string& name, const std::vector<std::string>& targets) {
@@ -98,10 +89,10 @@ std::vector<TargetModule> target_modules(Model& model, const Family& family, con
   std::vector<TargetModule> modules = all_modules(model, family), chosen;
   check_every_target(modules, choice);
   bool all_linear = std::find(choice.targets.begin(), choice.targets.end(), "all-linear") != choice.targets.end();
-  std::optional<std::regex> pattern;
-  if (!choice.pattern.empty()) pattern = compiled(choice.pattern);
+  std::optional<Pattern> pattern;
+  if (!choice.pattern.empty()) pattern.emplace(choice.pattern, "adapter.target_pattern");
   for (TargetModule& module : modules) {
-    bool named = matches_any(module.name, choice.targets) || (pattern && std::regex_match(module.name, *pattern)) ||
+    bool named = matches_any(module.name, choice.targets) || (pattern && pattern->matches_whole(module.name)) ||
                  (all_linear && !module.embedding && !module.is_head);
     bool in_layers = choice.layers.empty() ||
                      std::find(choice.layers.begin(), choice.layers.end(), layer_of(module)) != choice.layers.end();

@@ -1,7 +1,6 @@
 #include "models/adapter_set.h"
 
 #include <algorithm>
-#include <regex>
 #include <set>
 
 #include <ATen/ATen.h>
@@ -9,6 +8,7 @@
 
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
+#include "cluster/base/pattern.h"
 #include "comm/together.h"
 #include "models/interchange/base_hash.h"
 #include "models/interchange/stored_form.h"
@@ -17,14 +17,6 @@
 namespace echelon {
 
 namespace {
-
-std::regex compiled(const std::string& pattern) {
-  try {
-    return std::regex(pattern);
-  } catch (const std::regex_error& error) {
-    throw Error::recipe("trainable", fmt::format("\"{}\" is no regular expression: {}", pattern, error.what()));
-  }
-}
 
 /// The `name` of a Part's options.
 std::string name_in(const google::protobuf::Any& options) {
@@ -92,8 +84,8 @@ AdapterSet::AdapterSet(const Registry& registry, const Family& family, std::vect
     : family_(family), trainable_(std::move(trainable)) {
   std::set<std::string> names;
   for (AdapterSource& source : sources) {
-    Member member{registry.make<Adapter>(source.options, {family}), name_in(source.options), std::move(source.folder),
-                  source.loaded_with_base};
+    Member member{nullptr, name_in(source.options), std::move(source.folder), source.loaded_with_base};
+    blaming_folder(member, [&] { member.adapter = registry.make<Adapter>(source.options, {family}); });
     if (!names.insert(member.name).second) {
       throw Error::recipe("adapter", fmt::format("two adapters are named \"{}\"", member.name))
           .remedy("give each a name of its own");
@@ -117,13 +109,13 @@ void AdapterSet::attach(Model& model) {
       for (const AdapterTensor::Part& part : tensor.parts) stored.insert(part.parameter);
     }
   }
-  std::vector<std::regex> patterns;
-  for (const std::string& pattern : trainable_) patterns.push_back(compiled(pattern));
+  std::vector<Pattern> patterns;
+  for (const std::string& pattern : trainable_) patterns.emplace_back(pattern, "trainable");
   std::vector<bool> used(patterns.size());
   model.freeze([&](const Parameter& parameter) {
     bool learns = stored.contains(parameter.name());
     for (size_t i = 0; i < patterns.size(); ++i) {
-      if (!std::regex_search(parameter.name(), patterns[i])) continue;
+      if (!patterns[i].matches_in(parameter.name())) continue;
       learns = used[i] = true;
     }
     return learns;
@@ -134,12 +126,12 @@ void AdapterSet::attach(Model& model) {
                         fmt::format("\"{}\" matches no tensor of the model", trainable_[unused - used.begin()]))
         .remedy("`echelon describe` explains how tensors are named");
   }
-  for (Member& member : adapters_) attach(member, model);
+  for (Member& member : adapters_) blaming_folder(member, [&] { member.adapter->attach(model); });
 }
 
-void AdapterSet::attach(const Member& member, Model& model) {
+void AdapterSet::blaming_folder(const Member& member, const std::function<void()>& action) {
   try {
-    member.adapter->attach(model);
+    action();
   } catch (const Error& error) {
     // What no recipe says is the folder's fault.
     if (!member.folder || error.kind() != Error::Kind::recipe) throw;

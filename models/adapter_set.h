@@ -64,7 +64,7 @@ class AdapterSet {
     std::vector<AdapterTensor> beside = {};  ///< tensors of the base that its folder holds, too
   };
 
-  static void attach(const Member& member, Model& model);
+  static void blaming_folder(const Member& member, const std::function<void()>& action);
   std::vector<MergeRule> merge_rules(const Model& model,
                                      const std::function<WholeTensors(const Member&)>& values_of) const;
   /// The model's own tensors that `chooses` picks, as they are stored beside an adapter of this architecture. Errors:

@@ -143,18 +143,13 @@ ParameterGroups::ParameterGroups(const Recipe& recipe) {
   for (const ParameterGroup& group : recipe.parameter_group()) {
     GroupRule rule{.learning_rate_factor = group.learning_rate_factor()};
     if (group.has_weight_decay()) rule.weight_decay = group.weight_decay();
-    try {
-      rules_.emplace_back(std::regex(group.pattern()), rule);
-    } catch (const std::regex_error& error) {
-      throw Error::recipe("parameter_group.pattern",
-                          fmt::format("\"{}\" is no regular expression: {}", group.pattern(), error.what()));
-    }
+    rules_.emplace_back(Pattern(group.pattern(), "parameter_group.pattern"), rule);
   }
 }
 
 GroupRule ParameterGroups::rule_of(const std::string& parameter) const {
   for (const auto& [pattern, rule] : rules_) {
-    if (std::regex_search(parameter, pattern)) return rule;
+    if (pattern.matches_in(parameter)) return rule;
   }
   return {};
 }

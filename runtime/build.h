@@ -1,10 +1,10 @@
 // From a recipe's words to the options of the rooms below.
 #pragma once
 
-#include <regex>
 #include <string>
 #include <vector>
 
+#include "cluster/base/pattern.h"
 #include "cluster/base/registry.h"
 #include "models/adapter_set.h"
 #include "models/interchange/interchange.h"
@@ -49,7 +49,7 @@ class ParameterGroups {
   GroupRule rule_of(const std::string& parameter) const;
 
  private:
-  std::vector<std::pair<std::regex, GroupRule>> rules_;
+  std::vector<std::pair<Pattern, GroupRule>> rules_;
 };
 
 /// This rank's part of the square of the gradient norm, in float64; every element is counted by one rank of each

@@ -1,5 +1,8 @@
 #include "cluster/base/error.h"
 
+#include <algorithm>
+#include <cstdint>
+
 namespace echelon {
 
 std::string_view name_of(Error::Kind kind) {
@@ -17,14 +20,54 @@ std::string_view name_of(Error::Kind kind) {
   return "internal";
 }
 
+namespace {
+
+constexpr size_t kLongestPart = 2000;  // of a sentence: a hostile file's words may be as long as the file
+
+/// Bytes of the character that `text` begins with; 0: they are no UTF-8.
+size_t length_of_character(std::string_view text, uint32_t& code) {
+  auto first = static_cast<unsigned char>(text[0]);
+  size_t length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : (first >> 4) == 0xe ? 3 : first < 0xf5 ? 4 : 0;
+  if (length == 4 && first < 0xf0) length = 0;
+  if (length > text.size()) return 0;
+  code = length < 2 ? first : first & (0x7f >> length);
+  for (size_t i = 1; i < length; ++i) {
+    if ((text[i] & 0xc0) != 0x80) return 0;
+    code = code << 6 | (text[i] & 0x3f);
+  }
+  constexpr uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+  bool is_surrogate = code >= 0xd800 && code < 0xe000;
+  return length == 0 || code < least[length] || code > 0x10ffff || is_surrogate ? 0 : length;
+}
+
+bool is_shown(uint32_t code) {
+  bool is_control = code < 0x20 || (code >= 0x7f && code < 0xa0);
+  bool is_separator = code == 0x2028 || code == 0x2029;
+  bool is_direction = code == 0x061c || code == 0x200e || code == 0x200f || (code >= 0x202a && code <= 0x202e) ||
+                      (code >= 0x2066 && code <= 0x2069);
+  return !is_control && !is_separator && !is_direction;
+}
+
+std::string shortened(const std::string& text) {
+  if (text.size() <= kLongestPart) return text;
+  size_t end = kLongestPart;
+  while (end > kLongestPart - 4 && (text[end] & 0xc0) == 0x80) --end;
+  return text.substr(0, end) + "…";
+}
+
+}  // namespace
+
 std::string printable(std::string_view text) {
   std::string out;
-  for (unsigned char c : text) {
-    if (c < 0x20 || c == 0x7f) {
-      out += fmt::format("\\x{:02x}", c);
+  while (!text.empty()) {
+    uint32_t code = 0;
+    size_t length = length_of_character(text, code), taken = std::max<size_t>(1, length);
+    if (length > 0 && is_shown(code)) {
+      out += text.substr(0, length);
     } else {
-      out += static_cast<char>(c);
+      for (char c : text.substr(0, taken)) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
     }
+    text.remove_prefix(taken);
   }
   return out;
 }
@@ -66,10 +109,10 @@ std::string Error::message() const { return sentence_.substr(name_of(kind_).size
 
 void Error::compose() {
   std::string text = fmt::format("{}: ", name_of(kind_));
-  if (!place_.empty()) text += place_ + ": ";
-  text += what_;
-  if (!got_.empty()) text += ": got " + got_;
-  if (!expected_.empty()) text += ", expected " + expected_;
+  if (!place_.empty()) text += shortened(place_) + ": ";
+  text += shortened(what_);
+  if (!got_.empty()) text += ": got " + shortened(got_);
+  if (!expected_.empty()) text += ", expected " + shortened(expected_);
   if (!remedy_.empty()) text += "; " + remedy_;
   sentence_ = printable(text);
 }

@@ -84,7 +84,9 @@ class Error : public std::exception {
 /// "internal", "usage", "recipe", …: the word that stands in messages.
 std::string_view name_of(Error::Kind kind);
 
-/// `text` with control characters written as \xNN, so that a hostile name cannot forge a line.
+/// `text` with what is not to be seen written as \xNN, so that a hostile name can neither forge a line, nor steer a
+/// terminal, nor turn text around: control characters, those of Unicode too, line separators, marks of direction, and
+/// bytes that are no UTF-8.
 std::string printable(std::string_view text);
 
 }  // namespace echelon

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <utility>
@@ -31,6 +32,12 @@ bool is_found(int result, const std::string& path) {
   bool is_absent = errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG || errno == EACCES;
   if (!is_absent) throw system_error(Error::Kind::storage, path, "look at");
   return false;
+}
+
+std::string real_path(const std::string& path, Error::Kind kind) {
+  std::unique_ptr<char, void (*)(void*)> resolved(::realpath(path.c_str(), nullptr), std::free);
+  if (!resolved) throw system_error(kind, path, "open");
+  return resolved.get();
 }
 
 /// Removes a temporary file unless it got its name.
@@ -139,6 +146,17 @@ std::string join_path(const std::string& folder, std::string_view name) {
 bool is_bare_name(std::string_view name) {
   if (name.empty() || name.size() > 255 || name == "." || name == "..") return false;
   return std::none_of(name.begin(), name.end(), [](unsigned char c) { return c == '/' || c < 0x20 || c == 0x7f; });
+}
+
+std::string file_inside(const std::string& folder, const std::string& name, Error::Kind kind) {
+  std::string inside = real_path(folder, kind), path = real_path(join_path(folder, name), kind);
+  std::string home = folder_of(path);
+  std::filesystem::path snapshots = std::filesystem::path(inside).parent_path();
+  bool is_cached = snapshots.filename() == "snapshots" && home == (snapshots.parent_path() / "blobs").string();
+  if (home != inside && !is_cached) {
+    throw Error(kind, join_path(folder, name), "INDEX_PATH: a link that leads out of the folder").got(path);
+  }
+  return path;
 }
 
 MappedFile MappedFile::open(const std::string& path, Error::Kind kind) {

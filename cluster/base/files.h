@@ -44,6 +44,11 @@ std::string join_path(const std::string& folder, std::string_view name);
 /// control character, at most 255 bytes.
 bool is_bare_name(std::string_view name);
 
+/// The file behind a name of a folder that somebody else made. A link out of the folder is refused: whoever made it
+/// would choose which file of the reader's is opened, or copied. The hub's cache is the exception:
+/// `snapshots/<revision>/` links to `blobs/` beside it. Errors: of `kind`.
+std::string file_inside(const std::string& folder, const std::string& name, Error::Kind kind);
+
 /// A regular file, mapped for reading. Move-only; an empty file has size 0 and no mapping.
 class MappedFile {
  public:

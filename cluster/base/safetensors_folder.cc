@@ -1,7 +1,5 @@
 // Sharded model folders: the index, the plan of shards, all shards seen as one.
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
 #include <set>
 #include <utility>
 
@@ -21,26 +19,6 @@ void check_shard_name(const std::string& name, const std::string& tensor, const 
   throw Error(kind, place, fmt::format("INDEX_PATH: shard of \"{}\" is not a bare file name", tensor))
       .got(fmt::format("\"{}\"", name.substr(0, 200)))
       .expected("a .safetensors file of the same folder");
-}
-
-std::string real_path(const std::string& path, Error::Kind kind) {
-  std::unique_ptr<char, void (*)(void*)> resolved(::realpath(path.c_str(), nullptr), std::free);
-  if (!resolved) throw system_error(kind, path, "open");
-  return resolved.get();
-}
-
-/// The file behind a name of the folder. A link out of the folder is refused: whoever made the folder would choose
-/// which file of the reader's is opened. The hub's cache is the exception: `snapshots/<revision>/` links to `blobs/`
-/// beside it.
-std::string file_inside(const std::string& folder, const std::string& name, Error::Kind kind) {
-  std::string inside = real_path(folder, kind), path = real_path(join_path(folder, name), kind);
-  std::string home = folder_of(path);
-  std::filesystem::path snapshots = std::filesystem::path(inside).parent_path();
-  bool is_cached = snapshots.filename() == "snapshots" && home == (snapshots.parent_path() / "blobs").string();
-  if (home != inside && !is_cached) {
-    throw Error(kind, join_path(folder, name), "INDEX_PATH: a link that leads out of the folder").got(path);
-  }
-  return path;
 }
 
 std::string shortened(const std::set<std::string>& names) {

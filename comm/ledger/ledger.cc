@@ -176,7 +176,7 @@ std::string LedgerEntry::text() const {
 }
 
 std::vector<LedgerEntry> read_ledger(const std::string& path, int64_t entries) {
-  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) throw file_error(path, "open");
   // Read, not mapped: a file that is cut short while we look would otherwise be a SIGBUS.
   auto ledger = std::make_unique<LedgerFile>();

@@ -60,7 +60,7 @@ void RankProgress::beat() {
 }
 
 std::optional<ProgressState> read_progress(const std::string& path) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   int64_t words[5] = {};
   if (!file.is_open() || ::read(file.get(), words, sizeof words) != sizeof words || words[0] != kMagic) return {};
   if (words[1] < 0 || words[1] >= std::ssize(kNames)) return {};

@@ -1,12 +1,14 @@
 // Low-rank updates of frozen matrices. Sources: Hu et al. 2021 (LoRA), Kalajdzievski 2023 (rsLoRA), Liu et al. 2024
 // (DoRA), Meng et al. 2024 (PiSSA), Büyükakyüz 2024 (OLoRA).
 #include <cmath>
+#include <limits>
+#include <map>
 #include <optional>
-#include <regex>
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "cluster/base/pattern.h"
 #include "cluster/base/registry.h"
 #include "models/adapter.h"
 #include "models/adapters/lora.pb.h"
@@ -19,7 +21,11 @@ namespace {
 
 class LowRank : public Adapter {
  public:
-  LowRank(const Lora& options, const Family& family) : options_(options), family_(family) { check_options(); }
+  LowRank(const Lora& options, const Family& family) : options_(options), family_(family) {
+    check_options();
+    for (const Lora::Override& each : options_.override())
+      overridden_.emplace_back("(.*\\.)?(" + each.pattern() + ")", "adapter.Lora.override.pattern");
+  }
 
   void attach(Model& model) override {
     for (TargetModule& module : target_modules(model, family_, choice())) {
@@ -66,6 +72,7 @@ class LowRank : public Adapter {
                   WholeTensors& values) const;
 
   Lora options_;
+  std::vector<Pattern> overridden_;  ///< of options_.override()
   const Family& family_;
   std::vector<Site> sites_;
   std::vector<std::unique_ptr<LowRankLinear>> linears_;
@@ -99,8 +106,9 @@ TargetChoice LowRank::choice() const {
 }
 
 const Lora::Override* LowRank::override_of(const std::string& module, bool (Lora::Override::*says)() const) const {
-  for (const Lora::Override& each : options_.override()) {
-    if ((each.*says)() && std::regex_match(module, std::regex("(.*\\.)?(" + each.pattern() + ")"))) return &each;
+  for (int i = 0; i < options_.override_size(); ++i) {
+    const Lora::Override& each = options_.override(i);
+    if ((each.*says)() && overridden_[i].matches_whole(module)) return &each;
   }
   return nullptr;
 }
@@ -343,10 +351,36 @@ std::vector<AdapterTensor> LowRank::peft_tensors() const {
   return all;
 }
 
+constexpr int64_t kLargestRank = std::numeric_limits<int32_t>::max();
+constexpr double kSmallestAlpha = 1e-12, kLargestAlpha = 1e12;
+constexpr size_t kMostOverrides = 10'000;
+
+/// Lets `set` read each value of the object `key` into the override of that pattern.
+template <class Set>
+void add_overrides(const ConfigReader& config, const char* key, Lora& options, const Set& set) {
+  const Json* object = config.object(key);
+  if (!object) return;
+  if (object->size() > kMostOverrides)
+    throw config.mistake(key, "too many patterns")
+        .got(object->size())
+        .expected(fmt::format("at most {}", kMostOverrides));
+  std::map<std::string, Lora::Override*> known;
+  for (Lora::Override& each : *options.mutable_override()) known.emplace(each.pattern(), &each);
+  for (const auto& [pattern, value] : object->items()) {
+    Lora::Override*& found = known[pattern];
+    if (!found) (found = options.add_override())->set_pattern(pattern);
+    try {
+      set(*found, *object, pattern);
+    } catch (Error& error) {
+      throw error.within(config.mistake(key, "").place());
+    }
+  }
+}
+
 google::protobuf::Any lora_of(const ConfigReader& config) {
   Lora options;
   options.set_rank(config.size("r", 8));
-  options.set_alpha(config.number("lora_alpha", 1e-12, 1e12, 8));
+  options.set_alpha(config.number("lora_alpha", kSmallestAlpha, kLargestAlpha, 8));
   options.set_dropout(config.rate("lora_dropout", 0));
   options.set_rslora(config.flag("use_rslora", false));
   options.set_dora(config.flag("use_dora", false));
@@ -365,22 +399,14 @@ google::protobuf::Any lora_of(const ConfigReader& config) {
   }
   for (const std::string& excluded : config.texts("exclude_modules")) options.add_exclude(excluded);
   for (int64_t layer : config.sizes("layers_to_transform")) options.add_layers(layer);
-  auto patterns = [&](const char* key, auto set) {
-    const Json* object = config.object(key);
-    if (!object) return;
-    for (const auto& [pattern, value] : object->items()) {
-      if (!value.is_number() || value <= 0)
-        throw config.mistake(key, "wrong value").got(value.dump()).expected("a number above 0");
-      Lora::Override* found = nullptr;
-      for (Lora::Override& each : *options.mutable_override()) {
-        if (each.pattern() == pattern) found = &each;
-      }
-      if (!found) (found = options.add_override())->set_pattern(pattern);
-      set(*found, value);
-    }
-  };
-  patterns("rank_pattern", [](Lora::Override& to, const Json& value) { to.set_rank(value.get<int64_t>()); });
-  patterns("alpha_pattern", [](Lora::Override& to, const Json& value) { to.set_alpha(value.get<double>()); });
+  add_overrides(config, "rank_pattern", options,
+                [](Lora::Override& to, const Json& object, const std::string& pattern) {
+                  to.set_rank(json_integer(object, pattern, "", 1, kLargestRank));
+                });
+  add_overrides(config, "alpha_pattern", options,
+                [](Lora::Override& to, const Json& object, const std::string& pattern) {
+                  to.set_alpha(json_number(object, pattern, "", kSmallestAlpha, kLargestAlpha));
+                });
   return packed(options);
 }
 

@@ -186,7 +186,7 @@ class FolderCopy {
  private:
   void copy(const std::string& name, const Change& change) const {
     std::string place = join_path(from_, name);
-    SafetensorsFile file = SafetensorsFile::open(place);
+    SafetensorsFile file = SafetensorsFile::open(file_inside(from_, name, Error::Kind::input));
     SafetensorsWriter writer(to_.path(name), file.entries(), file.metadata());
     for (const TensorEntry& entry : file.entries()) {
       const auto* parts = rules_.find(entry.name);
@@ -206,8 +206,9 @@ class FolderCopy {
   void copy_small_files() const {
     constexpr int64_t kLimit = 100 << 20;
     for (const char* name : {"config.json", "generation_config.json", "model.safetensors.index.json"}) {
-      std::string path = join_path(from_, name);
-      if (exists(path)) write_file_atomically(to_.path(name), read_file(path, Error::Kind::input, kLimit));
+      if (!exists(join_path(from_, name))) continue;
+      std::string path = file_inside(from_, name, Error::Kind::input);
+      write_file_atomically(to_.path(name), read_file(path, Error::Kind::input, kLimit));
     }
     if (has_tokenizer(from_)) copy_tokenizer(from_, to_.path());
   }
@@ -223,7 +224,11 @@ std::string part_file(int rank) { return fmt::format("merge_record-{}.safetensor
 Json parse_hashes(const SafetensorsFile& record, const std::string& key, const std::string& place) {
   auto found = record.metadata().find(key);
   if (found == record.metadata().end()) throw Error::input(place, fmt::format("does not say {}", key));
-  return parse_json(found->second, place);
+  Json hashes = parse_json(found->second, place);
+  bool fits =
+      hashes.is_object() && std::all_of(hashes.begin(), hashes.end(), [](const Json& h) { return h.is_string(); });
+  if (!fits) throw Error::input(place, fmt::format("{} is no list of hashes", key));
+  return hashes;
 }
 
 }  // namespace

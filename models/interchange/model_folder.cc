@@ -10,6 +10,10 @@ namespace {
 
 constexpr int64_t kMostConfigBytes = 16 << 20;
 
+Json parse_config(const std::string& path, const std::string& place) {
+  return parse_json(read_file(path, Error::Kind::input, kMostConfigBytes), place, Error::Kind::input);
+}
+
 void check_weights_are_there(const std::string& path) {
   if (exists(join_path(path, "model.safetensors")) || exists(join_path(path, "model.safetensors.index.json"))) return;
   for (const std::string& name : list_folder(path)) {
@@ -33,15 +37,13 @@ std::string legacy_name(const std::string& name) {
 
 }  // namespace
 
-Json read_config(const std::string& path) {
-  return parse_json(read_file(path, Error::Kind::input, kMostConfigBytes), path, Error::Kind::input);
-}
+Json read_config(const std::string& path) { return parse_config(path, path); }
 
 ModelFolder ModelFolder::open(const std::string& path) {
   if (!is_folder(path)) throw Error::input(path, "no such folder").expected("a Hugging Face model folder");
   ModelFolder folder;
   folder.path_ = path;
-  folder.config_ = read_config(folder.config_place());
+  folder.config_ = parse_config(file_inside(path, "config.json", Error::Kind::input), folder.config_place());
   folder.family_ = &find_family(json_string(folder.config_, "model_type", folder.config_place()), folder.config_place(),
                                 Error::Kind::input);
   check_weights_are_there(path);

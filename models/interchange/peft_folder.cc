@@ -89,9 +89,11 @@ PeftFolder PeftFolder::open(const std::string& path) {
   }
   PeftFolder folder;
   folder.path_ = path;
-  folder.config_ = parse_json(read_file(config, Error::Kind::input, kConfigLimit), config);
+  folder.config_ = parse_json(
+      read_file(file_inside(path, "adapter_config.json", Error::Kind::input), Error::Kind::input, kConfigLimit),
+      config);
   json_string(folder.config_, "peft_type", config);
-  folder.tensors_ = SafetensorsFile::open(weights);
+  folder.tensors_ = SafetensorsFile::open(file_inside(path, "adapter_model.safetensors", Error::Kind::input));
   return folder;
 }
 

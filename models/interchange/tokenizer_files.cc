@@ -38,8 +38,9 @@ bool has_tokenizer(const std::string& folder) {
 
 void copy_tokenizer(const std::string& from, const std::string& to) {
   for (std::string_view name : kNames) {
-    std::string path = join_path(from, name);
-    if (exists(path)) write_file_atomically(join_path(to, name), read_file(path, Error::Kind::input, kMostBytes));
+    if (!exists(join_path(from, name))) continue;
+    std::string path = file_inside(from, std::string(name), Error::Kind::input);
+    write_file_atomically(join_path(to, name), read_file(path, Error::Kind::input, kMostBytes));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <regex>
 
 #include "cluster/base/error.h"
+#include "cluster/base/pattern.h"
 #include "cluster/base/registry.h"
 #include "cluster/base/text.h"
 #include "runtime/recipe/parts.h"
@@ -214,12 +215,8 @@ class Checks {
     for (int i = 0; i < recipe_.parameter_group_size(); ++i) {
       std::string path = fmt::format("parameter_group.{}.pattern", i);
       const std::string& pattern = recipe_.parameter_group(i).pattern();
-      if (pattern.empty() || pattern.size() > 1000) refuse(path, "pattern takes 1 to 1000 characters");
-      try {
-        std::regex compiled(pattern);
-      } catch (const std::regex_error&) {
-        refuse(path, fmt::format("pattern \"{}\" is no regular expression", printable(pattern)));
-      }
+      if (pattern.empty()) refuse(path, "pattern takes 1 to 1000 characters");
+      Pattern compiled(pattern, places_.of(path));
     }
   }
 

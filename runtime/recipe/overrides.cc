@@ -1,7 +1,10 @@
 #include "runtime/recipe/overrides.h"
 
+#include <algorithm>
+#include <cctype>
 #include <charconv>
-#include <regex>
+#include <optional>
+#include <sstream>
 
 #include "cluster/base/error.h"
 #include "cluster/base/text.h"
@@ -22,15 +25,30 @@ struct Override {
   bool append = false;
 };
 
-const std::regex& shape() {
-  static const std::regex shape(R"(([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)(\+?=)([\s\S]*))");
-  return shape;
+constexpr size_t kLongestPath = 1000;
+
+/// Names between dots, the first of which is no number.
+bool is_path(std::string_view path) {
+  bool starts_well = path.size() <= kLongestPath && !std::isdigit(static_cast<unsigned char>(path.front()));
+  bool is_whole = path.front() != '.' && path.back() != '.' && path.find("..") == std::string_view::npos;
+  return starts_well && is_whole && std::all_of(path.begin(), path.end(), [](unsigned char c) {
+           return c < 0x80 && (std::isalnum(c) || c == '_' || c == '.');
+         });
+}
+
+/// Where the path of an override ends: at `=` or `+=`; nothing when it is none.
+std::optional<size_t> end_of_path(const std::string& text) {
+  size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) return {};
+  size_t end = text[equals - 1] == '+' ? equals - 1 : equals;
+  return end > 0 && is_path(std::string_view(text).substr(0, end)) ? std::optional(end) : std::nullopt;
 }
 
 Override split(const std::string& text) {
-  std::smatch match;
-  if (!std::regex_match(text, match, shape())) throw Error::recipe(text, "no override").expected("path=value");
-  Override override{text, match[1], {}, match[3], match[2] == "+="};
+  std::optional<size_t> end = end_of_path(text);
+  if (!end) throw Error::recipe(text, "no override").expected("path=value");
+  bool append = text[*end] == '+';
+  Override override{text, text.substr(0, *end), {}, text.substr(*end + (append ? 2 : 1)), append};
   std::istringstream stream(override.path);
   for (std::string step; std::getline(stream, step, '.');) override.steps.push_back(step);
   return override;
@@ -174,7 +192,7 @@ void set_field(pb::Message& message, const Override& override, size_t step) {
 
 }  // namespace
 
-bool is_override(const std::string& argument) { return std::regex_match(argument, shape()); }
+bool is_override(const std::string& argument) { return end_of_path(argument).has_value(); }
 
 void apply_override(Recipe& recipe, const std::string& text, Places& places) {
   Override override = split(text);

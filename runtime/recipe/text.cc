@@ -22,6 +22,8 @@ namespace {
 
 constexpr int64_t kLargestTextBytes = 4 << 20;
 constexpr int kDeepestNesting = 64;
+constexpr size_t kLongestMessage =
+    1000;  // the parser repeats a word of the text, and a match takes stack for each byte
 
 // Knows `[echelon/CausalLm]` as the message echelon.CausalLm.
 class PartFinder : public pb::TextFormat::Finder {
@@ -61,6 +63,7 @@ class FirstError : public pb::io::ErrorCollector {
 
  private:
   std::string translate(const std::string& message) const {
+    if (message.size() > kLongestMessage) return message.substr(0, kLongestMessage / 4) + "…";
     std::smatch match;
     static const std::regex no_field(R"re(Message type "([\w.]+)" has no field named "([^"]*)"\.?)re");
     static const std::regex no_part(
@@ -77,7 +80,7 @@ class FirstError : public pb::io::ErrorCollector {
     static const std::regex unknown(
         R"re((?:Message type .* named|Could not find type|Unknown enumeration value of) "([^"]+)".*)re");
     std::smatch match;
-    if (line < 0 || !std::regex_match(message, match, unknown)) return column;
+    if (line < 0 || message.size() > kLongestMessage || !std::regex_match(message, match, unknown)) return column;
     std::string word = match[1];
     std::istringstream lines(text_);
     std::string text;
@@ -163,7 +166,11 @@ void parse(const std::string& text, const std::string& file, pb::Message& messag
   parser.SetRecursionLimit(kDeepestNesting);
   parser.WriteLocationsTo(tree);
   if (!parser.ParseFromString(text, &message)) first.raise();
-  each_part(message, [](pb::Any&) {});  // the parser stored short names; readers look for the full ones
+  try {
+    each_part(message, [](pb::Any&) {});  // the parser stored short names; readers look for the full ones
+  } catch (Error& error) {
+    throw error.within(file);
+  }
 }
 
 }  // namespace

@@ -30,8 +30,11 @@ Vocabulary read_vocabulary(const std::string& path) {
                         .end = id_of(meta, "eos_id", path),
                         .mask = id_of(meta, "mask_id", path)};
   if (!meta.contains("special_ids")) return vocabulary;
-  for (const Json& id : meta["special_ids"]) {
-    if (!id.is_number_integer()) throw Error::input(path, "special_ids holds something that is no id");
+  const Json& special = meta["special_ids"];
+  if (!special.is_array()) throw Error::input(path, "special_ids is no list").got(special.type_name());
+  for (const Json& id : special) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > uint64_t{kLargestId})
+      throw Error::input(path, "special_ids holds something that is no id");
     vocabulary.special.push_back(id.get<int64_t>());
   }
   return vocabulary;

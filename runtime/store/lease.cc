@@ -126,7 +126,7 @@ void read_owner(const std::string& path, Claim& claim) {
 
 /// Opened first: network file systems look for a newer time of change when a file is opened.
 int64_t beat_of(const std::string& path) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat status;
   if (!file.is_open() || ::fstat(file.get(), &status) != 0) return 0;
   return status.st_mtim.tv_sec * 1'000'000'000 + status.st_mtim.tv_nsec;

@@ -1,12 +1,12 @@
 // Low-rank gradients with error feedback.
 #include <algorithm>
 #include <map>
-#include <regex>
 #include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "cluster/base/pattern.h"
 #include "cluster/base/registry.h"
 #include "sharding/error_feedback.h"
 #include "sharding/exchange/power_sgd.pb.h"
@@ -141,19 +141,14 @@ class LowRankSum : public ErrorFeedback {
 
   void add(const PowerSgd::Override& each) {
     if (each.rank() < 0) throw Error::recipe("exchange.override.rank", "is below 0").got(each.rank());
-    try {
-      overrides_.emplace_back(std::regex(each.pattern()), each.rank());
-    } catch (const std::regex_error& error) {
-      throw Error::recipe("exchange.override.pattern",
-                          fmt::format("\"{}\" is no regular expression: {}", each.pattern(), error.what()));
-    }
+    overrides_.emplace_back(Pattern(each.pattern(), "exchange.override.pattern"), each.rank());
   }
 
   int64_t rank_of(const Parameter& parameter, const Shape& shape) const {
     if (!parameter.is_matrix()) return 0;
     int64_t rank = options_.rank();
     auto found = std::find_if(overrides_.begin(), overrides_.end(),
-                              [&](const auto& each) { return std::regex_search(parameter.name(), each.first); });
+                              [&](const auto& each) { return each.first.matches_in(parameter.name()); });
     if (found != overrides_.end()) rank = found->second;
     rank = std::min({rank, shape.rows, shape.columns});
     auto sent = static_cast<double>((shape.rows + shape.columns) * rank);
@@ -263,7 +258,7 @@ class LowRankSum : public ErrorFeedback {
 
   PowerSgd options_;
   Seed seed_;
-  std::vector<std::pair<std::regex, int64_t>> overrides_;
+  std::vector<std::pair<Pattern, int64_t>> overrides_;
   std::map<const FlatShard*, std::vector<Matrix>> matrices_;
 };
 
