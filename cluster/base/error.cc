@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cluster/base/secret.h"
+
 namespace echelon {
 
 std::string_view name_of(Error::Kind kind) {
@@ -114,7 +116,7 @@ void Error::compose() {
   if (!got_.empty()) text += ": got " + shortened(got_);
   if (!expected_.empty()) text += ", expected " + shortened(expected_);
   if (!remedy_.empty()) text += "; " + remedy_;
-  sentence_ = printable(text);
+  sentence_ = printable(redacted(text));
 }
 
 }  // namespace echelon

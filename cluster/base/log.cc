@@ -9,6 +9,7 @@
 
 #include "cluster/base/descriptor.h"
 #include "cluster/base/error.h"
+#include "cluster/base/secret.h"
 
 namespace echelon {
 
@@ -49,7 +50,7 @@ void log_to_file(const std::string& path) {
 void log_line(LogLevel level, const char* file, int line, const std::string& text) {
   start_glog();
   constexpr int severities[] = {google::GLOG_INFO, google::GLOG_WARNING, google::GLOG_ERROR};
-  google::LogMessage(file, line, severities[static_cast<int>(level)]).stream() << printable(text);
+  google::LogMessage(file, line, severities[static_cast<int>(level)]).stream() << printable(redacted(text));
 }
 
 }  // namespace echelon

@@ -147,7 +147,8 @@ std::vector<std::string> rank_arguments_of(const CommandLine& line) {
     if (!info.is_default) arguments.push_back(fmt::format("--{}={}", name, info.current_value));
   }
   arguments.push_back("--");
-  append(arguments, line.names);
+  // mpirun takes a colon alone for the beginning of another program.
+  for (const std::string& name : line.names) arguments.push_back(name == ":" ? "./:" : name);
   append(arguments, line.overrides);
   return arguments;
 }

@@ -10,6 +10,7 @@
 #include "launch/command/drill.h"
 #include "launch/command/rank_command.h"
 #include "launch/command/submit.h"
+#include "launch/options/core_dumps.h"
 #include "runtime/store/inspect.h"
 
 namespace echelon {
@@ -92,6 +93,7 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace echelon
 
 int main(int argc, char** argv) {
+  echelon::leave_no_core();
   auto fail = [](int exit_code, const std::string& sentence) {
     std::cout << std::flush;
     std::cerr << "echelon: " << sentence << std::endl;

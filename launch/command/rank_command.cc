@@ -16,6 +16,7 @@
 #include "launch/command/supervisor.h"
 #include "launch/options/resume.h"
 #include "runtime/store/checkpoint_store.h"
+#include "runtime/store/run_folder.h"
 
 namespace echelon {
 
@@ -105,9 +106,10 @@ class RankCommand {
   void prepare_run_folder() {
     TrainArguments train = train_arguments(line_);
     out_ = train.out.empty() ? default_run_folder(loaded_.recipe.name()) : train.out;
+    if (!train.trust_folder && exists(out_)) refuse_unsafe_folder(out_);
     check_run_folder(out_, loaded_.recipe, train.resume);
     log_folder_ = join_path(out_, "log");
-    // Closed to others from the start; whether the folder is ours to write is for the ranks to check when they hold it.
+    // Closed to others from the start. The ranks look again when they hold the folder.
     mode_t mask = umask(027);
     make_folders(log_folder_);
     umask(mask);

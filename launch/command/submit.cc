@@ -11,6 +11,7 @@
 #include "launch/command/machine.h"
 #include "launch/options/arguments.h"
 #include "runtime/recipe/check.h"
+#include "runtime/store/run_folder.h"
 
 namespace echelon {
 
@@ -28,6 +29,9 @@ std::string job_name(const std::string& recipe_name) {
   }
   return name.empty() ? "echelon" : name;
 }
+
+/// A path that no program takes for an option.
+std::string no_option(const std::string& path) { return path.starts_with('-') ? "./" + path : path; }
 
 /// A path in which sbatch sees no `%j` but ours.
 std::string without_patterns(std::string path) {
@@ -97,7 +101,8 @@ void submit(const CommandLine& line, const Installation& installation) {
   LoadedRecipe loaded = read_recipe(train.recipe, train.overrides, installation.recipes);
   check_recipe(loaded.recipe, start.ranks, loaded.places);
   check_profile(train, loaded.recipe);
-  std::string out = train.out.empty() ? default_run_folder(loaded.recipe.name()) : train.out;
+  std::string out = no_option(train.out.empty() ? default_run_folder(loaded.recipe.name()) : train.out);
+  if (!train.trust_folder && exists(out)) refuse_unsafe_folder(out);
   std::vector<std::string> command =
       sbatch_command(submit_arguments(), job_name(loaded.recipe.name()), start.ranks, out);
   make_folders(join_path(out, "log"));

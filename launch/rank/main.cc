@@ -12,6 +12,7 @@
 #include "cluster/base/files.h"
 #include "comm/session.h"
 #include "launch/options/arguments.h"
+#include "launch/options/core_dumps.h"
 #include "launch/options/heart.h"
 #include "launch/options/rank_status.h"
 #include "launch/rank/commands.h"
@@ -84,6 +85,7 @@ int rank_main(int argc, char** argv) {
 }  // namespace echelon
 
 int main(int argc, char** argv) {
+  echelon::leave_no_core();
   try {
     return echelon::rank_main(argc, argv);
   } catch (const echelon::Error& error) {

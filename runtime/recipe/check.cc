@@ -10,6 +10,7 @@
 #include "runtime/recipe/parts.h"
 #include "runtime/recipe/ranges.h"
 #include "runtime/recipe/resolve.h"
+#include "runtime/recipe/secrets.h"
 
 namespace echelon {
 
@@ -23,6 +24,7 @@ class Checks {
 
   void run() {
     check_ranges(recipe_, [this](const std::string& path, const std::string& what) { refuse(path, what); });
+    secrets();
     name();
     not_built_yet();
     parts();
@@ -39,6 +41,12 @@ class Checks {
   }
   [[noreturn]] void later(const std::string& path, const std::string& what) const {
     refuse(path, what + " is not available yet");
+  }
+
+  // The recipe is printed, and saved with the run.
+  void secrets() const {
+    std::string found = field_with_secret(recipe_, "");
+    if (!found.empty()) refuse(found, fmt::format("SECRETS: {} holds what looks like a password or a token", found));
   }
 
   // Names become folders.

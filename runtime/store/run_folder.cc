@@ -35,18 +35,6 @@ void create_folder(const std::string& path) {
   }
 }
 
-void refuse_unsafe(const std::string& path) {
-  struct stat status;
-  if (::stat(path.c_str(), &status) != 0) throw system_error(Error::Kind::storage, path, "look at");
-  if (status.st_uid != ::geteuid()) {
-    throw Error::recipe(path, "RUNDIR_UNSAFE: the run folder belongs to another user")
-        .remedy("choose another folder with --out");
-  }
-  if ((status.st_mode & S_IWOTH) && !(status.st_mode & S_ISVTX)) {
-    throw Error::recipe(path, "RUNDIR_UNSAFE: anyone may write to the run folder").remedy("chmod o-w it");
-  }
-}
-
 Error held_by(const std::string& path, const std::optional<Claim>& claim) {
   std::string owner = claim && claim->owner && !claim->is_released ? claim->owner->describe() : "another run";
   return Error::storage(path, "the run folder is in use by " + owner)
@@ -115,9 +103,22 @@ class Contest {
 
 }  // namespace
 
+void refuse_unsafe_folder(const std::string& path) {
+  struct stat status;
+  if (::stat(path.c_str(), &status) != 0) throw system_error(Error::Kind::storage, path, "look at");
+  if (status.st_uid != ::geteuid()) {
+    throw Error::recipe(path, "RUNDIR_UNSAFE: the run folder belongs to another user")
+        .remedy("choose another folder with --out, or accept this one with --trust_dir");
+  }
+  if ((status.st_mode & S_IWOTH) && !(status.st_mode & S_ISVTX)) {
+    throw Error::recipe(path, "RUNDIR_UNSAFE: anyone may write to the run folder")
+        .remedy("chmod o-w it, or accept it with --trust_dir");
+  }
+}
+
 RunFolder RunFolder::hold(const std::string& path, const HoldOptions& options) {
   create_folder(path);
-  if (!options.trusted) refuse_unsafe(path);
+  if (!options.trusted) refuse_unsafe_folder(path);
   make_folders(join_path(path, "lease"));
   RunFolder folder;
   Descriptor lock = open_lock(path);

@@ -10,6 +10,9 @@
 
 namespace echelon {
 
+/// Errors: Error::recipe when the folder belongs to another user, or anyone may write to it.
+void refuse_unsafe_folder(const std::string& path);
+
 struct HoldOptions {
   bool trusted = false;  ///< accept a folder that another user owns or that anyone may write to
   /// Silence after which an owner on another machine counts as dead, by our own clock that never goes back.

@@ -23,7 +23,7 @@ TEST(Pattern, NeverTakesExponentialTime) {
 }
 
 TEST(Pattern, OfTheLargestSizeFitsTheStack) {
-  EXPECT_FALSE(Pattern("(a?){1000}b", "here").matches_whole("c"));
+  EXPECT_FALSE(Pattern("(a?){900}b", "here").matches_whole("c"));
   EXPECT_FALSE(Pattern(std::string(499, '(') + "a?" + std::string(499, ')'), "here").matches_whole("c"));
 }
 

@@ -232,6 +232,22 @@ def storage(judge: Judge) -> None:
         subprocess.run(["umount", full], check=True)
 
 
+def shared_folders(judge: Judge) -> None:
+    """A run folder in which another user could change things is refused before anything is written into it."""
+    for name, change, pattern in (
+        ("run folder that anyone may write to", lambda run: run.chmod(0o777), r"RUNDIR_UNSAFE: anyone may write.*--trust_dir"),
+        ("run folder of another user", lambda run: os.chown(run, 12345, 12345), r"RUNDIR_UNSAFE: the run folder belongs.*--trust_dir"),
+    ):
+        run = judge.work / re.sub(r"\W", "_", name)
+        run.mkdir()
+        change(run)
+        judge.expect(name, 3, pattern, "train", str(judge.recipe), f"--out={run}")
+        untouched = not list(run.iterdir())
+        judge.failures += not untouched
+        print(f"{'ok    ' if untouched else 'FAILED'} nothing was written into it")
+        tiny_job.finish(judge.build, judge.recipe, run, 2, "--trust_dir")
+
+
 def run_out_of_space_for_a_while(judge: Judge, full: Path, background: str) -> None:
     """A save that fails on the way is a warning; the last one finds room again and is whole."""
     run = full / background
@@ -254,7 +270,7 @@ def run_out_of_space_for_a_while(judge: Judge, full: Path, background: str) -> N
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         judge = Judge(sys.argv[1], Path(folder))
-        for part in (recipes, data, models, adapters, storage):
+        for part in (recipes, data, models, adapters, shared_folders, storage):
             part(judge)
         print(f"{judge.cases} cases, {judge.failures} failed")
         return 1 if judge.failures else 0

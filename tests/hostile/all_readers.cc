@@ -4,8 +4,8 @@ namespace echelon::hostile {
 
 std::vector<Reader> all_readers() {
   std::vector<Reader> all = light_readers();
-  all.push_back(model_config_reader());
-  all.push_back(adapter_config_reader());
+  for (auto reader : {model_config_reader, adapter_config_reader, checkpoint_state_reader, token_meta_reader})
+    all.push_back(reader());
   return all;
 }
 

@@ -1,7 +1,7 @@
 // Every attack is refused: with its exit code, a sentence that names file and mistake, and little memory.
 #include <gtest/gtest.h>
 
-#include "cluster/base/error.h"
+#include "cluster/base/files.h"
 #include "tests/cluster/allocation_count.h"
 #include "tests/hostile/reader.h"
 
@@ -57,6 +57,20 @@ TEST_P(Corpus, DamagedGoodFilesNeverCrash) {
           ASSERT_EQ(error.exit_code(), GetParam().exit_code) << error.what();
         }
       }
+    }
+  }
+}
+
+/// Inputs on which a fuzzer once found a mistake.
+TEST_P(Corpus, CrashersOfThePastAreHandled) {
+  std::string folder = std::string(std::getenv("ECHELON_SOURCE")) + "/tests/hostile/crashers/" + GetParam().name;
+  if (!is_folder(folder)) GTEST_SKIP() << "none was found";
+  for (const std::string& name : list_folder(folder)) {
+    std::string bytes = read_file(join_path(folder, name), Error::Kind::input, 1 << 24);
+    try {
+      GetParam().read(bytes);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), GetParam().exit_code) << name << ": " << error.what();
     }
   }
 }

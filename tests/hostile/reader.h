@@ -41,6 +41,8 @@ std::vector<Reader> light_readers();
 
 Reader model_config_reader();
 Reader adapter_config_reader();
+Reader checkpoint_state_reader();
+Reader token_meta_reader();
 
 std::vector<Reader> all_readers();
 

@@ -62,6 +62,9 @@ std::vector<Attack> wrong_values() {
   std::vector<Attack> all;
   for (auto [line, words] : std::vector<std::pair<std::string, std::string>>{
            {"steps: 0", "steps"},
+           {"description: \"hf_0123456789abcdefghij\"", "SECRETS: description holds what looks like"},
+           {"model { load: \"https://me:password@host/x\" }", "SECRETS: model.load holds"},
+           {"trainable: \"a\" trainable: \"password=correct-horse\"", "SECRETS: trainable.1 holds"},
            {"steps: -1", "steps"},
            {"clip_norm: -1", "clip_norm"},
            {"clip_norm: nan", "clip_norm"},

@@ -1,31 +1,12 @@
 // Batch scripts: whatever an argument holds, the shell hands it on as it is.
-#include <random>
-
 #include <gtest/gtest.h>
 
 #include "launch/command/child.h"
 #include "launch/command/submit.h"
+#include "tests/launch/hostile_words.h"
 #include "tests/recipe/folder.h"
 
 namespace echelon {
-
-namespace {
-
-std::vector<std::string> hostile_words(int count) {
-  static const std::vector<std::string> pieces = {
-      "'", "\"", "$(touch canary)", "`touch canary`", "\\", "\n", ";", "&",    "|", "*",
-      " ", "-",  "$HOME",           "\x1b[31m",       "%s", "#",  "a", "\xff", "=", "'\\''"};
-  std::mt19937 random(5);
-  std::vector<std::string> words;
-  for (int i = 0; i < count; ++i) {
-    std::string word;
-    for (unsigned length = random() % 8; length > 0; --length) word += pieces[random() % pieces.size()];
-    words.push_back(word);
-  }
-  return words;
-}
-
-}  // namespace
 
 TEST(BatchScript, HandsHostileArgumentsOnAsTheyAre) {
   Folder folder;

@@ -1,11 +1,12 @@
 """Compares what Echelon writes and refuses with the safetensors package and with TensorBoard's own reader.
 
-usage: judge_safetensors.py STORE_FILE_TOOL
+usage: judge_safetensors.py STORE_FILE_TOOL [HOSTILE_CORPUS]
 """
 
 import json
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -147,6 +148,67 @@ def judge_mutations(program, folder):
     assert both > 20, "too few mutations were harmless: the comparison says little"
 
 
+# What we refuse and the package accepts, by our sentence, with the reason.
+DIFFERENCES = {
+    r"header does not begin with \{": "the format says that it does; the package's parser skips white space",
+    r"tensor \".*\" stands twice": "one of the two would be hidden; the package keeps the last",
+    r"__metadata__ has \".*\" twice": "the same",
+    r"control characters in its name": "names stand in messages and file names of others",
+    r"a tensor's name is longer than 4096 bytes": "no model has one; messages must stay short",
+    r"has more than 64 dimensions": "no tensor has; the package has no limit",
+}
+
+
+def reason_of(sentence):
+    return next((pattern for pattern in DIFFERENCES if re.search(pattern, sentence)), None)
+
+
+def corpus_with_mutations(program, folder):
+    """Every attack and good file of the corpus, and seeded damage to each."""
+    subprocess.run([program, folder], check=True)
+    folder = os.path.join(folder, "safetensors")
+    rng, files = random.Random(3), {}
+    for name in sorted(os.listdir(folder), key=int):
+        with open(os.path.join(folder, name), "rb") as file:
+            files[name] = content = file.read()
+        for trial in range(25 if 8 < len(content) < 4096 else 0):
+            damaged = bytearray(content)
+            for _ in range(rng.randint(1, 3)):
+                at = rng.randrange(len(damaged))
+                choice = rng.random()
+                if choice < 0.6:
+                    damaged[at] = rng.choice(b'0123456789{}[]":, -.eUFIabx')
+                elif choice < 0.8:
+                    del damaged[at]
+                else:
+                    damaged.insert(at, rng.randrange(256))
+            # The length stays true more often than chance would have it.
+            if rng.random() < 0.7 and len(damaged) >= 8 and len(damaged) != len(content):
+                length = struct.unpack("<Q", content[:8])[0] + len(damaged) - len(content)
+                damaged[:8] = struct.pack("<Q", length % 2**64)
+            files[f"{name}.{trial}"] = bytes(damaged)
+    return files
+
+
+def judge_corpus(program, corpus_program, folder):
+    """Verdicts agree, or the difference stands in the list, and none stands there for nothing."""
+    files = corpus_with_mutations(corpus_program, os.path.join(folder, "corpus"))
+    paths = write_all(folder, files)
+    lines = tool(program, "check", text="".join(path + "\n" for path in paths.values())).splitlines()
+    used, both = set(), 0
+    for (name, path), line in zip(paths.items(), lines):
+        ours, theirs = line == "accepted", package_accepts(path)
+        assert theirs or not ours, f"{name}: we accept what the package refuses: {files[name]!r}"
+        both += ours and theirs
+        if theirs and not ours:
+            reason = reason_of(line)
+            assert reason, f"{name}: the package accepts what we refuse: {line}: {files[name][:300]!r}"
+            used.add(reason)
+    assert used == set(DIFFERENCES), f"differences that are none: {set(DIFFERENCES) - used}"
+    assert both > 50, "too few mutations were harmless: the comparison says little"
+    print(f"{len(files)} files: {both} accepted by both, {len(used)} listed differences")
+
+
 def judge_events(program, folder):
     """TensorBoard reads our scalars, a resumed run replaces the steps it repeats, a torn tail loads."""
     events = os.path.join(folder, "events")
@@ -169,6 +231,9 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             judge(program, folder)
         print(f"{judge.__name__}: agreed")
+    if len(sys.argv) > 2:
+        with tempfile.TemporaryDirectory() as folder:
+            judge_corpus(program, sys.argv[2], folder)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,10 @@ TEST(RunFolder, ThatAnyoneMayWriteToIsRefusedUnlessTrusted) {
   ::chmod(folder.at("run").c_str(), 0777);
   EXPECT_REFUSED(RunFolder::hold(folder.at("run")), recipe, "RUNDIR_UNSAFE: anyone may write");
   EXPECT_NO_THROW(RunFolder::hold(folder.at("run"), {.trusted = true}));
+  ASSERT_EQ(::chmod(folder.at("run").c_str(), 0750), 0);
+  if (::chown(folder.at("run").c_str(), 12345, 12345) != 0) GTEST_SKIP() << "only root gives folders away";
+  EXPECT_REFUSED(RunFolder::hold(folder.at("run")), recipe, "RUNDIR_UNSAFE: the run folder belongs to another user");
+  EXPECT_NO_THROW(RunFolder::hold(folder.at("run"), {.trusted = true}));
 }
 
 TEST(RunFolder, AFileInItsPlaceIsRefused) {
