@@ -93,6 +93,7 @@ class Search {
         ++at_;
         continue;
       }
+      while (at_ + 1 < text_.size() && text_[at_] == '-' && is_letter_of_word(text_[at_ + 1])) ++at_;  // of a flag
       size_t end = end_of_word(at_);
       std::string_view word = text_.substr(at_, end - at_);
       if (is_token(word) || (random_ && is_random(word))) return take({at_, end});
@@ -139,6 +140,7 @@ class Search {
     }
     if (begin == std::string_view::npos || begin == end) return {};
     size_t stop = std::min(text_.size(), text_.find_first_of(" \t\n\"',;&<>{}[]()", begin));
+    while (stop > begin && (text_[stop - 1] == ':' || text_[stop - 1] == '.')) --stop;  // of the sentence around it
     std::string_view value = text_.substr(begin, stop - begin);
     bool is_said = text_.substr(end, begin - end).find_first_of("=\"") != std::string_view::npos;
     // `pad_token: unknown` is a sentence.

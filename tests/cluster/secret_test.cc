@@ -14,6 +14,7 @@ TEST(Secret, IsKeptBack) {
   EXPECT_EQ(redacted("{\"password\": \"correct-horse\"}"), "{\"password\": \"<redacted>\"}");
   EXPECT_EQ(redacted("Authorization: Bearer abc.def.ghi-jkl"), "Authorization: Bearer <redacted>");
   EXPECT_EQ(redacted("x aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA y"), "x <redacted> y");
+  EXPECT_EQ(redacted("--npm_abcdefghijKLMN0123: no such flag"), "--<redacted>: no such flag");
   EXPECT_EQ(redacted("?a=1&access_token=0123456789&b=2"), "?a=1&access_token=<redacted>&b=2");
 }
 

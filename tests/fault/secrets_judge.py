@@ -86,7 +86,7 @@ class Judge:
             (3, f"steps={secrets.token()}"),
             (2, f"--hosts=user:{secrets.word()}@host.invalid:2"),
             (2, f"--{secrets.token()}"),
-            (4, f"--adapter={secrets.url()}"),
+            (3, f"--adapter={secrets.url()}"),
         )
         for code, argument in cases:
             self.end(f"refused {argument.split('=')[0][:16]}", self.start(environment, argument)[1], code)

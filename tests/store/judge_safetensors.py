@@ -171,7 +171,7 @@ def corpus_with_mutations(program, folder):
     for name in sorted(os.listdir(folder), key=int):
         with open(os.path.join(folder, name), "rb") as file:
             files[name] = content = file.read()
-        for trial in range(25 if 8 < len(content) < 4096 else 0):
+        for trial in range(40 if 8 < len(content) < 4096 else 0):
             damaged = bytearray(content)
             for _ in range(rng.randint(1, 3)):
                 at = rng.randrange(len(damaged))
@@ -205,7 +205,7 @@ def judge_corpus(program, corpus_program, folder):
             assert reason, f"{name}: the package accepts what we refuse: {line}: {files[name][:300]!r}"
             used.add(reason)
     assert used == set(DIFFERENCES), f"differences that are none: {set(DIFFERENCES) - used}"
-    assert both > 50, "too few mutations were harmless: the comparison says little"
+    assert both > 20, "too few mutations were harmless: the comparison says little"
     print(f"{len(files)} files: {both} accepted by both, {len(used)} listed differences")
 
 
