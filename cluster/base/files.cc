@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cluster/base/bus_error.h"
 #include "cluster/base/descriptor.h"
 
 namespace echelon {
@@ -171,6 +172,7 @@ MappedFile MappedFile::open(const std::string& path, Error::Kind kind) {
   if (data == MAP_FAILED) throw system_error(kind, path, "map");
   mapped.data_ = static_cast<const std::byte*>(data);
   mapped.size_ = status.st_size;
+  note_mapping(data, mapped.size_, path, kind);
   return mapped;
 }
 
@@ -191,7 +193,9 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 MappedFile::~MappedFile() {
-  if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (!data_) return;
+  forget_mapping(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 void MappedFile::check_unchanged() const {

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include "cluster/base/bus_error.h"
 #include "cluster/base/error.h"
 #include "launch/command/describe.h"
 #include "launch/command/doctor.h"
@@ -94,6 +95,7 @@ int run(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   echelon::leave_no_core();
+  echelon::name_file_on_bus_error();
   auto fail = [](int exit_code, const std::string& sentence) {
     std::cout << std::flush;
     std::cerr << "echelon: " << sentence << std::endl;

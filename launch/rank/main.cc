@@ -8,6 +8,7 @@
 
 #include <c10/util/Exception.h>
 
+#include "cluster/base/bus_error.h"
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
 #include "comm/session.h"
@@ -86,6 +87,7 @@ int rank_main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   echelon::leave_no_core();
+  echelon::name_file_on_bus_error();
   try {
     return echelon::rank_main(argc, argv);
   } catch (const echelon::Error& error) {
