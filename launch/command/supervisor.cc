@@ -10,6 +10,7 @@
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
 #include "launch/command/heartbeats.h"
+#include "launch/command/out_of_memory.h"
 #include "launch/command/stragglers.h"
 
 namespace echelon {
@@ -60,12 +61,14 @@ class Watcher {
       heed_record_requests();
       if (!killed_ && Clock::now() - looked_ >= kLookAtReports) {  // those we kill are not those that failed
         looked_ = Clock::now();
+        memory_.look(now_seconds(), out_of_memory_kills());
         heed_failed_ranks();
         heed_silent_ranks();
       }
       finish_kill();
     }
     ended_at_ = now_seconds();
+    memory_.look(ended_at_, out_of_memory_kills());
     kill_orphans();
     drain();
     return verdict();
@@ -186,6 +189,7 @@ class Watcher {
                              .starter_says = output_.verdict(),
                              .last_sentence = output_.sentence(),
                              .stop_signal = first_stop_signal,
+                             .out_of_memory = memory_.is_recent(ended_at_),
                              .killed = killed_,
                              .lost_ranks = killed_for_a_rank ? lost_ranks_ : std::vector<int>(),
                              .lost_machine = lost_machine(),
@@ -221,6 +225,7 @@ class Watcher {
   double ended_at_ = 0;
   Liveness liveness_;
   Stragglers stragglers_;
+  OutOfMemory memory_;
   std::optional<Hang> hang_;
 };
 

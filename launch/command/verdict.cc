@@ -54,6 +54,12 @@ Verdict of_signal(int rank, const std::string& host, int signal) {
   return {kComm, error.what(), rank, true};
 }
 
+Verdict of_out_of_memory(int rank) {
+  Error error = Error::memory(fmt::format("rank {}", rank), "killed by the system, which was out of memory");
+  error.remedy("use more ranks, a higher sharding.zero or a smaller batch.micro");
+  return {error.exit_code(), error.what(), rank, true};
+}
+
 Verdict of_hang(const Hang& hang) {
   std::string place = hang.rank < 0 ? "job" : place_of(hang.rank, hang.host);
   return {kComm, Error::comm(place, hang.what).what(), hang.rank, true};
@@ -70,17 +76,19 @@ Verdict stopped_early(int signal) {
           false};
 }
 
+// A rank that a signal ended. One that was asked to stop before it could listen has ended by that.
+Verdict of_dead_rank(const Evidence& seen, int rank, const std::string& host, int signal) {
+  if (seen.stop_signal != 0) return stopped_early(seen.stop_signal);
+  bool here = host.empty() || host == host_name();
+  if (signal == SIGKILL && here && seen.out_of_memory) return of_out_of_memory(rank);
+  return of_signal(rank, host, signal);
+}
+
 std::optional<Verdict> from_signals(const Evidence& seen) {
-  bool asked = seen.stop_signal != 0;
-  if (seen.starter_says && seen.starter_says->signal != 0) {
-    // A rank that was asked to stop before it could listen.
-    if (asked) return stopped_early(seen.stop_signal);
-    return of_signal(seen.starter_says->rank, seen.starter_says->host, seen.starter_says->signal);
-  }
-  if (seen.starter == Starter::direct && seen.ending.signal != 0 && !seen.killed) {
-    if (asked) return stopped_early(seen.stop_signal);
-    return of_signal(0, "", seen.ending.signal);
-  }
+  if (seen.starter_says && seen.starter_says->signal != 0)
+    return of_dead_rank(seen, seen.starter_says->rank, seen.starter_says->host, seen.starter_says->signal);
+  if (seen.starter == Starter::direct && seen.ending.signal != 0 && !seen.killed)
+    return of_dead_rank(seen, 0, "", seen.ending.signal);
   return {};
 }
 

@@ -29,6 +29,7 @@ struct Evidence {
   std::optional<StarterVerdict> starter_says;
   std::string last_sentence;    ///< a rank's own last line
   int stop_signal = 0;          ///< that asked us to stop; 0: nobody did
+  bool out_of_memory = false;   ///< the system has just killed a process of this machine for want of memory
   bool killed = false;          ///< we ended the ranks ourselves
   std::vector<int> lost_ranks;  ///< were seen dead on this machine without a report of their end
   std::optional<LostMachine> lost_machine;

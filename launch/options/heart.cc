@@ -56,7 +56,7 @@ void Heart::beat_until_stopped(const std::stop_token& stop) {
 }
 
 void Heart::send(bool last) {
-  Heartbeat heartbeat{.number = ++number_, .last = last, .view = read_rank_view(status_folder_, rank_)};
+  Beat heartbeat{.number = ++number_, .last = last, .view = read_rank_view(status_folder_, rank_)};
   heartbeat.view.host = host_name();
   std::string datagram = seal(heartbeat, control_.key);
   ::send(socket_.get(), datagram.data(), datagram.size(), MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -95,7 +95,7 @@ std::optional<ControlPlane> ControlPlane::read(const std::string& status_folder)
   return {};
 }
 
-std::string seal(const Heartbeat& heartbeat, const std::string& key) {
+std::string seal(const Beat& heartbeat, const std::string& key) {
   Json json = {{"number", heartbeat.number}, {"last", heartbeat.last}, {"view", json_of(heartbeat.view)}};
   std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   std::string datagram(kTagBytes, '\0');
@@ -103,13 +103,13 @@ std::string seal(const Heartbeat& heartbeat, const std::string& key) {
   return datagram + text;
 }
 
-std::optional<Heartbeat> unseal(std::string_view datagram, const std::string& key) try {
+std::optional<Beat> unseal(std::string_view datagram, const std::string& key) try {
   if (datagram.size() <= kTagBytes) return {};
   std::string_view text = datagram.substr(kTagBytes);
   if (crypto_auth_verify(bytes_of(datagram), bytes_of(text), text.size(), bytes_of(key)) != 0) return {};
   const std::string place = "heartbeat";
   Json json = parse_json(text, place);
-  return Heartbeat{.number = json_integer(json, "number", place, 1, kMost),
+  return Beat{.number = json_integer(json, "number", place, 1, kMost),
                    .last = json_bool(json, "last", place),
                    .view = view_of(json.at("view"), place)};
 } catch (const Error&) {

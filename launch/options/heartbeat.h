@@ -25,15 +25,15 @@ struct ControlPlane {
   static std::optional<ControlPlane> read(const std::string& status_folder);
 };
 
-struct Heartbeat {
+struct Beat {
   int64_t number = 0;  ///< from 1; rises with each of a rank, so that an old one is not taken again
   bool last = false;   ///< the rank ends
   RankView view;
 };
 
 /// The datagram: JSON behind a keyed hash of it (HMAC-SHA-512-256).
-std::string seal(const Heartbeat& heartbeat, const std::string& key);
+std::string seal(const Beat& heartbeat, const std::string& key);
 /// Nothing unless it was sealed with this key.
-std::optional<Heartbeat> unseal(std::string_view datagram, const std::string& key);
+std::optional<Beat> unseal(std::string_view datagram, const std::string& key);
 
 }  // namespace echelon

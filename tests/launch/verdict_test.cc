@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "launch/command/out_of_memory.h"
+
 namespace echelon {
 namespace {
 
@@ -25,6 +27,29 @@ TEST(Verdict, ADeadRankIsTheCauseOfWhatOthersSayOfTheirConnections) {
   seen.starter_says = StarterVerdict{.rank = 1, .host = "vm", .signal = SIGSEGV};
   EXPECT_EQ(judge(seen).sentence, "comm: rank 1 on vm: killed by signal 11 (SIGSEGV)");
   EXPECT_EQ(judge(seen).exit_code, 6);
+}
+
+TEST(Verdict, ARankThatTheSystemKilledForMemoryIsNotStartedAgain) {
+  Evidence seen{.ending = {137, 0}, .starter = Starter::mpirun, .out_of_memory = true};
+  seen.reports = {report(0, {}, "", 0), report(1, {}, "", 0)};
+  seen.starter_says = StarterVerdict{.rank = 1, .host = host_name(), .signal = SIGKILL};
+  EXPECT_EQ(judge(seen).exit_code, 8);
+  EXPECT_FALSE(judge(seen).may_pass);
+  EXPECT_TRUE(judge(seen).sentence.starts_with("memory: rank 1: killed by the system, which was out of memory"));
+  seen.starter_says->host = "elsewhere";
+  EXPECT_EQ(judge(seen).exit_code, 6);
+  seen.starter_says->host = host_name();
+  seen.starter_says->signal = SIGSEGV;
+  EXPECT_EQ(judge(seen).exit_code, 6);
+}
+
+TEST(OutOfMemory, OnlyARecentKillCounts) {
+  OutOfMemory memory;
+  memory.look(1, 7);
+  EXPECT_FALSE(memory.is_recent(1));
+  memory.look(2, 8);
+  EXPECT_TRUE(memory.is_recent(6));
+  EXPECT_FALSE(memory.is_recent(8));
 }
 
 TEST(Verdict, StoppedRanksCountAlsoWhenMpirunFellOverTheFirst) {

@@ -201,7 +201,9 @@ TEST(DiLoCo, ReplicasTrainOnTheirShareAsIfItWereTheBatch) {
   Training apart(recipe_of({}, "DiLoCo] {}")), lone(half, alone.world());
   apart.step_to(1);
   lone.step_to(1);
-  if (apart.mesh.replica() == 0) EXPECT_LE(distance(apart.masters(), lone.masters()), 1e-12);
+  if (apart.mesh.replica() == 0) {
+    EXPECT_LE(distance(apart.masters(), lone.masters()), 1e-12);
+  }
 }
 
 TEST(DiLoCo, AtEveryStepWithoutMomentumIsAveraging) {
