@@ -501,3 +501,18 @@ def test_roff_becomes_running_text():
         "NAME\n\nopen - open a file\n\nDESCRIPTION\n\nThe open() call, see read(2) and open file, now.\n\n"
         'printf("a\\n");\n  exit(0);\n\nO_CREAT\n\nCreates.'
     )
+
+
+def test_the_verdict_on_an_evaluation_that_is_not_finite_is_exit_code_7(tmp_path):
+    (tmp_path / "heldout.meta.json").write_text(json.dumps({"statistics": {"unigram_entropy": 4.0}}))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.textproto").write_text("")
+    lines = [{"step": 5, "eval": {"loss": 2.5}}, {"step": 6, "loss": None, "skipped": True}]
+    for more, code, says in (
+        ([], 0, "validation loss 2.5000 after step 5: below"),
+        ([{"step": 9, "eval": {"loss": None}}], 7, "echelon: numerics: "),
+    ):
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines + more))
+        result = tool("verdict.py", f"--run={run}", f"--heldout={tmp_path}/heldout")
+        assert result.returncode == code and says in result.stdout + result.stderr, result
