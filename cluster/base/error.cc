@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cluster/base/secret.h"
+#include "cluster/base/utf8.h"
 
 namespace echelon {
 
@@ -26,22 +27,6 @@ namespace {
 
 constexpr size_t kLongestPart = 2000;  // of a sentence: a hostile file's words may be as long as the file
 
-/// Bytes of the character that `text` begins with; 0: they are no UTF-8.
-size_t length_of_character(std::string_view text, uint32_t& code) {
-  auto first = static_cast<unsigned char>(text[0]);
-  size_t length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : (first >> 4) == 0xe ? 3 : first < 0xf5 ? 4 : 0;
-  if (length == 4 && first < 0xf0) length = 0;
-  if (length > text.size()) return 0;
-  code = length < 2 ? first : first & (0x7f >> length);
-  for (size_t i = 1; i < length; ++i) {
-    if ((text[i] & 0xc0) != 0x80) return 0;
-    code = code << 6 | (text[i] & 0x3f);
-  }
-  constexpr uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-  bool is_surrogate = code >= 0xd800 && code < 0xe000;
-  return length == 0 || code < least[length] || code > 0x10ffff || is_surrogate ? 0 : length;
-}
-
 bool is_shown(uint32_t code) {
   bool is_control = code < 0x20 || (code >= 0x7f && code < 0xa0);
   bool is_separator = code == 0x2028 || code == 0x2029;
@@ -63,7 +48,7 @@ std::string printable(std::string_view text) {
   std::string out;
   while (!text.empty()) {
     uint32_t code = 0;
-    size_t length = length_of_character(text, code), taken = std::max<size_t>(1, length);
+    size_t length = utf8_length(text, code), taken = std::max<size_t>(1, length);
     if (length > 0 && is_shown(code)) {
       out += text.substr(0, length);
     } else {

@@ -6,11 +6,12 @@
 #include "cluster/base/error.h"
 #include "cluster/base/pattern.h"
 #include "cluster/base/registry.h"
+#include "cluster/base/secret.h"
 #include "cluster/base/text.h"
 #include "runtime/recipe/parts.h"
 #include "runtime/recipe/ranges.h"
 #include "runtime/recipe/resolve.h"
-#include "runtime/recipe/secrets.h"
+#include "runtime/recipe/texts.h"
 
 namespace echelon {
 
@@ -45,7 +46,7 @@ class Checks {
 
   // The recipe is printed, and saved with the run.
   void secrets() const {
-    std::string found = field_with_secret(recipe_, "");
+    std::string found = find_text(recipe_, "", holds_secret);
     if (!found.empty()) refuse(found, fmt::format("SECRETS: {} holds what looks like a password or a token", found));
   }
 

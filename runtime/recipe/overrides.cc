@@ -8,6 +8,7 @@
 
 #include "cluster/base/error.h"
 #include "cluster/base/text.h"
+#include "cluster/base/utf8.h"
 #include "runtime/recipe/fields.h"
 #include "runtime/recipe/parts.h"
 
@@ -123,6 +124,7 @@ void set_scalar(pb::Message& message, const pb::FieldDescriptor* field, const Ov
     case pb::FieldDescriptor::CPPTYPE_ENUM:
       return SET(Enum, parse_enum(override, *field->enum_type()));
     case pb::FieldDescriptor::CPPTYPE_STRING:
+      if (!is_utf8(override.value)) throw Error::recipe(override.text, fmt::format("{} takes UTF-8", override.path));
       return SET(String, override.value);
     case pb::FieldDescriptor::CPPTYPE_MESSAGE:
       break;

@@ -11,8 +11,10 @@
 #include "cluster/base/error.h"
 #include "cluster/base/registry.h"
 #include "cluster/base/text.h"
+#include "cluster/base/utf8.h"
 #include "runtime/recipe/fields.h"
 #include "runtime/recipe/parts.h"
+#include "runtime/recipe/texts.h"
 
 namespace echelon {
 
@@ -158,6 +160,7 @@ void parse(const std::string& text, const std::string& file, pb::Message& messag
   if (static_cast<int64_t>(text.size()) > kLargestTextBytes) {
     throw Error::recipe(file, "too long").got(human_bytes(text.size())).expected("at most 4 MiB");
   }
+  if (!is_utf8(text)) throw Error::recipe(file, "is no UTF-8");
   FirstError first(text, file, *message.GetDescriptor());
   PartFinder finder;
   pb::TextFormat::Parser parser;
@@ -171,6 +174,8 @@ void parse(const std::string& text, const std::string& file, pb::Message& messag
   } catch (Error& error) {
     throw error.within(file);
   }
+  std::string broken = find_text(message, "", [](std::string_view each) { return !is_utf8(each); });  // by escapes
+  if (!broken.empty()) throw Error::recipe(file, broken + " is no UTF-8");
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ std::vector<Attack> broken_texts() {
       {"open quote", "attack.textproto:1:", "name: \"a"},
       {"line break in quotes", "attack.textproto:1:", "name: \"a\nb\""},
       {"bad escape", "attack.textproto:1:", "name: \"\\q\""},
-      {"no UTF-8", "attack.textproto", "name: \"\xff\""},
+      {"no UTF-8", "is no UTF-8", "description: \"\xff\""},
       {"zero byte", "attack.textproto:1:", std::string("steps: 1\0", 9)},
       {"escape bytes", "attack.textproto:1:", "\x1b[2J: 1"},
       {"include", "attack.textproto:2:", "#include \"/etc/passwd\"\n@import"},
@@ -62,6 +62,8 @@ std::vector<Attack> wrong_values() {
   std::vector<Attack> all;
   for (auto [line, words] : std::vector<std::pair<std::string, std::string>>{
            {"steps: 0", "steps"},
+           {"description: \"\\377\"", "description is no UTF-8"},
+           {"trainable: \"\\xed\\xa0\\x80\"", "trainable.0 is no UTF-8"},
            {"description: \"hf_0123456789abcdefghij\"", "SECRETS: description holds what looks like"},
            {"model { load: \"https://me:password@host/x\" }", "SECRETS: model.load holds"},
            {"trainable: \"a\" trainable: \"password=correct-horse\"", "SECRETS: trainable.1 holds"},
@@ -144,6 +146,8 @@ std::vector<Attack> broken_overrides() {
       {"path of 100,000 bytes", "no override", std::string(100'000, 'a') + "=1"},
       {"path of 100,000 steps", "no override", "a" + repeated(".a", 100'000) + "=1"},
       {"unknown field", "did you mean \"tp\"", "mesh.pt=2"},
+      {"path that is no UTF-8", "data.train.path takes UTF-8", "data.train.path=\xff"},
+      {"text of a message that is no UTF-8", "is no UTF-8", "parameter_group+=pattern: \"\xff\""},
       {"field of a number", "has no fields", "steps.x=1"},
       {"field of text", "has no fields", "name.x=1"},
       {"parent", "a parent cannot be set here", "parent=/etc/passwd"},
