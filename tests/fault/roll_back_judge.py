@@ -145,9 +145,11 @@ def kill_once(build: str, recipe: Path, run: Path, seconds: float, *more: str) -
     while len(pids := tiny_job.rank_pids(run)) < 2 and process.poll() is None:
         time.sleep(0.01)
     time.sleep(seconds)
-    killed = process.poll() is None
-    if killed:
+    try:
         os.kill(pids[-1], signal.SIGKILL)
+        killed = True
+    except (IndexError, ProcessLookupError):  # the run was over, or its ranks were
+        killed = False
     process.communicate(timeout=LIMIT_SECONDS)
     return killed
 

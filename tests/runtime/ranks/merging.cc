@@ -207,6 +207,7 @@ TEST(MergedShards, TrainingGoesOnFromAMergedAdapter) {
       for (Owned& owned : chained.trainer.owned()) {
         for (auto& [name, state] : owned.state) state.zero_();
       }
+      chained.trainer.state_was_set();
     }
     EXPECT_EQ(merged.merges(), 3u);
     while (merged.merges() > 0) merged.unmerge();
