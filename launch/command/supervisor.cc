@@ -52,7 +52,9 @@ class Watcher {
       : watch_(watch),
         heartbeats_(watch.reports_progress ? Heartbeats::listen(watch.machines, watch.status_folder) : nullptr),
         output_(watch.starter),
-        child_(Child::start(watch.child)) {}
+        child_(Child::start(watch.child)) {
+    memory_.look(now_seconds(), out_of_memory_kills());
+  }
 
   Verdict run() {
     while (!child_.ended()) {
