@@ -16,8 +16,8 @@ namespace echelon {
 namespace {
 
 constexpr int kMostRanksPerProcessor = 16;
-// Ranks of a machine that mpirun cannot reach any more are ended by Open MPI's daemon there: after about 7 s instead of
-// 8 minutes, and not before a link that is down for 4 s is up again.
+// Ranks of a machine that mpirun cannot reach any more are ended by Open MPI's daemon there, once that many probes in a
+// row were not answered. Open MPI's own settings wait for minutes; these let a link be down for 4 s.
 const std::vector<std::pair<std::string, std::string>> kLostLinks = {{"OMPI_MCA_oob_tcp_keepalive_time", "2"},
                                                                      {"OMPI_MCA_oob_tcp_keepalive_intvl", "1"},
                                                                      {"OMPI_MCA_oob_tcp_keepalive_probes", "4"}};
