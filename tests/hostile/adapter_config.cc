@@ -34,11 +34,7 @@ std::string many_patterns(int count) {
 }
 
 std::vector<Attack> attacks() {
-  return {
-      {"empty", "not valid JSON", ""},
-      {"text", "not valid JSON", "peft_type: LORA"},
-      {"deep", "nested deeper than 64", "{\"a\":" + repeated("[", 100'000)},
-      {"array", "not a JSON object", "[]"},
+  return json_attacks(lora(), {
       {"no type", "\"peft_type\" is missing", "{}"},
       {"type is a number", "peft_type: wrong type", "{\"peft_type\":7}"},
       {"type is null", "peft_type: wrong type", "{\"peft_type\":null}"},
@@ -99,7 +95,7 @@ std::vector<Attack> attacks() {
        "{\"peft_type\":\"PROMPT_TUNING\",\"num_virtual_tokens\":\"8\"}"},
       {"prompt of 2^31 tokens", "num_virtual_tokens: out of range",
        "{\"peft_type\":\"PROMPT_TUNING\",\"num_virtual_tokens\":2147483648}"},
-  };
+  });
 }
 
 const Registry& registry() {

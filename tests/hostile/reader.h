@@ -49,6 +49,9 @@ std::vector<Reader> all_readers();
 /// Throws std::logic_error unless both are equal.
 void same(const std::string& written, const std::string& again, const std::string& what);
 
+/// What any reader of a JSON object must refuse, made of a good one, and `more`.
+std::vector<Attack> json_attacks(const std::string& good, const std::vector<Attack>& more);
+
 std::string repeated(const std::string& text, int times);
 
 }  // namespace echelon::hostile
