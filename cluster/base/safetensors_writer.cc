@@ -83,6 +83,6 @@ void SafetensorsWriter::finish() {
   fsync_folder(folder_of(path_));
 }
 
-std::vector<std::string> SafetensorsWriter::tiles() const { return hash_tiles(MappedFile::open(path_, kind_).bytes()); }
+std::vector<std::string> SafetensorsWriter::tiles() const { return hash_tiles(MappedFile::open(path_, kind_)); }
 
 }  // namespace echelon

@@ -9,6 +9,8 @@
 
 namespace echelon {
 
+class MappedFile;
+
 inline constexpr uint64_t tile_bytes = 4 << 20;
 
 /// XXH3-128 of the bytes, 32 hexadecimal digits.
@@ -16,5 +18,7 @@ std::string hash_bytes(std::span<const std::byte> bytes);
 
 /// One hash per tile, the last tile as long as it is; none for an empty file.
 std::vector<std::string> hash_tiles(std::span<const std::byte> bytes);
+/// The same, of a file whose pages are given back on the way.
+std::vector<std::string> hash_tiles(const MappedFile& file);
 
 }  // namespace echelon

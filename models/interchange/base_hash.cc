@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "cluster/base/mapped_pages.h"
 #include "cluster/base/tiles.h"
-#include "models/interchange/mapped_pages.h"
 #include "models/interchange/model_folder.h"
 
 namespace echelon {

@@ -4,11 +4,13 @@
 
 #include <ATen/ATen.h>
 
+#include "cluster/base/mapped_pages.h"
+
 namespace echelon {
 
 namespace {
 
-/// The part `slice` of a stored tensor [rows, columns] or [columns].
+/// The part `slice` of a stored tensor [rows, columns] or [columns], whose pages are given back.
 at::Tensor read_box(const std::byte* data, at::ScalarType dtype, const std::vector<int64_t>& stored,
                     const Slice& slice) {
   at::Tensor out = at::empty(slice.sizes, dtype);
@@ -23,6 +25,7 @@ at::Tensor read_box(const std::byte* data, at::ScalarType dtype, const std::vect
   } else {
     for (size_t row = 0; row < rows; ++row) std::memcpy(to + row * width, from + row * columns, width);
   }
+  forget_pages(from, rows == 0 ? 0 : (rows - 1) * columns + width);
   return out;
 }
 

@@ -10,13 +10,13 @@
 #include <fmt/format.h>
 
 #include "cluster/base/files.h"
+#include "cluster/base/mapped_pages.h"
 #include "cluster/base/tiles.h"
 #include "comm/session.h"
 #include "comm/together.h"
 #include "models/adapter_set.h"
 #include "models/interchange/base_hash.h"
 #include "models/interchange/folder_reader.h"
-#include "models/interchange/mapped_pages.h"
 #include "models/interchange/residue_codec.h"
 #include "models/interchange/staged_folder.h"
 #include "models/interchange/tokenizer_files.h"

@@ -6,7 +6,7 @@ namespace echelon {
 
 FileRecord hash_file(const std::string& path, const std::string& writer) {
   MappedFile file = MappedFile::open(path, Error::Kind::storage);
-  return {name_of_file(path), static_cast<int64_t>(file.size()), hash_tiles(file.bytes()), writer};
+  return {name_of_file(path), static_cast<int64_t>(file.size()), hash_tiles(file), writer};
 }
 
 Json to_json(const FileRecord& record) {

@@ -111,7 +111,7 @@ TEST(Tiles, TheHashIsXxh3OfEachFourMebibytes) {
   ASSERT_EQ(tiles.size(), 2u);
   EXPECT_EQ(tiles[0], hash_bytes(bytes_of(std::string(tile_bytes, 'a'))));
   EXPECT_EQ(tiles[1], hash_bytes(bytes_of("a")));
-  EXPECT_TRUE(hash_tiles({}).empty());
+  EXPECT_TRUE(hash_tiles(bytes_of("")).empty());
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "models/interchange/mapped_pages.h"
+#include "cluster/base/mapped_pages.h"
 
 #include <cstdint>
 
