@@ -7,6 +7,7 @@
 #include "comm/autograd.h"
 #include "models/layers/activation.h"
 #include "models/layers/cross_entropy.h"
+#include "models/layers/discarded.h"
 
 namespace echelon {
 
@@ -168,14 +169,22 @@ at::Tensor Model::embed(const Batch& batch, const at::Tensor& entered, const Pas
   return pass.dropout(rows, architecture_.embedding_dropout.value_or(architecture_.dropout), "embeddings.dropout");
 }
 
+at::Tensor Model::through_layer(const Block& block, const at::Tensor& rows, const Pass& pass) const {
+  if (options_.recomputed != Recomputed::cheap || !at::GradMode::is_enabled()) return block(rows, pass);
+  Discarded discarded;
+  Pass own = pass;
+  own.discarded = &discarded;
+  return std::move(discarded).until_backward(block(rows, own));
+}
+
 at::Tensor Model::through_layers(at::Tensor rows, const Pass& pass) {
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     Unit& unit = *weights_.units[layer + 1];
     const Block& block = *blocks_[layer];
-    if (options_.recompute) {
+    if (options_.recomputed == Recomputed::all) {
       rows = unit.recompute([&block, pass](const at::Tensor& x) { return block(x, pass); }, rows);
     } else {
-      rows = unit.leave(block(unit.enter(rows), pass));
+      rows = unit.leave(through_layer(block, unit.enter(rows), pass));
     }
   }
   return rows;

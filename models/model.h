@@ -25,8 +25,15 @@ struct Outputs {
   at::Tensor pooled;             ///< [B, D]
 };
 
+/// What of a layer's activations backward computes again instead of finding it.
+enum class Recomputed {
+  nothing,
+  cheap,  ///< norms and activation functions
+  all,    ///< the layer runs again
+};
+
 struct ModelOptions {
-  bool recompute = false;  ///< run every layer again in backward instead of keeping its activations
+  Recomputed recomputed = Recomputed::nothing;
 };
 
 /// A sharded transformer. Its Units in order: `embeddings`, `layers.0` … , `head`. Names of tensors:
@@ -88,6 +95,7 @@ class Model {
   at::Tensor put_extra_tokens(const at::Tensor& rows, const Pass& pass) const;
   /// [B * (extra + T), …] without the extra rows.
   at::Tensor without_extra_tokens(const at::Tensor& rows, const Pass& pass) const;
+  at::Tensor through_layer(const Block& block, const at::Tensor& rows, const Pass& pass) const;
   at::Tensor through_layers(at::Tensor rows, const Pass& pass);
   /// What the head's matrix is applied to, of whole rows [N, D].
   at::Tensor head_input(const at::Tensor& rows, const Pass& pass) const;

@@ -49,6 +49,17 @@ void set_special_ids(Json& config, const Vocabulary& vocabulary) {
 
 }  // namespace
 
+ModelOptions model_options(const Recipe& recipe) {
+  switch (recipe.sharding().recompute()) {
+    case SELECTIVE:
+      return {.recomputed = Recomputed::cheap};
+    case FULL:
+      return {.recomputed = Recomputed::all};
+    default:
+      return {};
+  }
+}
+
 ZeroOptions zero_options(const Recipe& recipe) {
   ZeroOptions options{.stage = recipe.sharding().zero(), .overlap = recipe.sharding().overlap()};
   switch (recipe.precision()) {

@@ -8,6 +8,7 @@
 #include "cluster/base/registry.h"
 #include "models/adapter_set.h"
 #include "models/interchange/interchange.h"
+#include "models/model.h"
 #include "models/objective.h"
 #include "runtime/optimizer.h"
 #include "runtime/recipe/recipe.pb.h"
@@ -16,6 +17,7 @@
 
 namespace echelon {
 
+ModelOptions model_options(const Recipe& recipe);
 ZeroOptions zero_options(const Recipe& recipe);
 
 /// The exchange that the recipe names, or its optimizer brings; else the exact one. Errors: Error::recipe, also when

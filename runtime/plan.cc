@@ -56,7 +56,7 @@ void add_memory(Plan& plan, const FlatShard& shard, const Numbers& n, bool keeps
   plan.state += owned * n.master_bytes * n.state_tensors;
   plan.saved += part * n.master_bytes * (1 + n.state_tensors);
   plan.exchange += shard.zero().exchange->bytes_kept(shard, placement_of(plan, n));
-  if (plan.zero >= 2) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
+  if (plan.zero >= 2 && plan.ranks_per_replica() > 1) plan.buckets = std::max(plan.buckets, all * n.master_bytes);
 }
 
 /// Times that each Unit is gathered in a micro-step of ZeRO-3: in forward, and again in backward unless nothing at or

@@ -68,7 +68,8 @@ class Zero {
   bool first_micro_step = true, last_micro_step = true;
 
   bool shards_values() const { return options.stage >= 3; }
-  bool shards_gradients() const { return options.stage >= 2; }
+  /// A rank alone owns every gradient, and writes it where it stays.
+  bool shards_gradients() const { return options.stage >= 2 && mesh.dp_in_replica().size() > 1; }
   bool shards_state() const { return options.stage >= 1; }
   bool keeps_master() const { return options.values != options.master; }
 };

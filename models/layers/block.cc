@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "comm/autograd.h"
+#include "models/layers/discarded.h"
 
 namespace echelon {
 
@@ -30,14 +31,20 @@ at::Tensor Block::operator()(const at::Tensor& rows, const Pass& pass) const {
   return architecture_.norm_place == NormPlace::before ? norms_before(rows, pass) : norms_after(rows, pass);
 }
 
+NormedRows Block::normed(const NormLayer& norm, const at::Tensor& rows, const Pass& pass) const {
+  NormedRows both = norm.beside(rows);
+  if (pass.discarded) pass.discarded->discard(both.normed, [&norm, rows = rows.detach()] { return norm(rows); });
+  return both;
+}
+
 at::Tensor Block::norms_before(const at::Tensor& rows, const Pass& pass) const {
-  auto [first, in] = attention_norm_.beside(rows);
-  auto [middle, between] = feed_forward_norm_.beside(first + attended(in, pass));
+  auto [first, in] = normed(attention_norm_, rows, pass);
+  auto [middle, between] = normed(feed_forward_norm_, first + attended(in, pass), pass);
   return middle + fed(between, pass);
 }
 
 at::Tensor Block::norms_after(const at::Tensor& rows, const Pass& pass) const {
-  at::Tensor middle = attention_norm_(rows + attended(rows, pass));
+  at::Tensor middle = normed(attention_norm_, rows + attended(rows, pass), pass).normed;
   return feed_forward_norm_(middle + fed(middle, pass));
 }
 

@@ -34,6 +34,8 @@ class Block {
   at::Tensor added(const at::Tensor& input, const at::Tensor& result, const Branches& branches, const Pass& pass,
                    const char* site) const;
   at::Tensor whole(const at::Tensor& rows, const Pass& pass, const char* site) const;
+  /// The norm of rows, for a sublayer; kept for backward unless the pass discards it.
+  NormedRows normed(const NormLayer& norm, const at::Tensor& rows, const Pass& pass) const;
   at::Tensor norms_before(const at::Tensor& rows, const Pass& pass) const;
   at::Tensor norms_after(const at::Tensor& rows, const Pass& pass) const;
   /// What attention, and what feed-forward, adds to the residual stream.

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "models/layers/activation.h"
+#include "models/layers/discarded.h"
 
 namespace echelon {
 
@@ -31,9 +32,21 @@ std::vector<Linear*> FeedForward::linears() {
   return {&*gate_, &up_, &down_};
 }
 
+at::Tensor FeedForward::activated(const at::Tensor& rows, const Pass& pass) const {
+  at::Tensor gate = gate_ ? (*gate_)(rows, pass) : at::Tensor(), up = up_(rows, pass);
+  auto activated = [](const at::Tensor& gate, const at::Tensor& up, Activation activation) {
+    return gate.defined() ? activate_gated(gate, up, activation) : activate(up, activation);
+  };
+  at::Tensor result = activated(gate, up, activation_);
+  if (pass.discarded) {
+    pass.discarded->discard(result, [=, gate = gate.defined() ? gate.detach() : gate, up = up.detach(),
+                                     activation = activation_] { return activated(gate, up, activation); });
+  }
+  return result;
+}
+
 at::Tensor FeedForward::operator()(const at::Tensor& rows, const Pass& pass) const {
-  if (!gate_) return down_(activate(up_(rows, pass), activation_), pass);
-  return down_(activate_gated((*gate_)(rows, pass), up_(rows, pass), activation_), pass);
+  return down_(activated(rows, pass), pass);
 }
 
 }  // namespace echelon

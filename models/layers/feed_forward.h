@@ -23,6 +23,9 @@ class FeedForward {
   std::vector<Linear*> linears();
 
  private:
+  /// [B * T, features of this rank]; kept for backward unless the pass discards it.
+  at::Tensor activated(const at::Tensor& rows, const Pass& pass) const;
+
   Activation activation_;
   std::optional<Linear> gate_;
   Linear up_, down_;

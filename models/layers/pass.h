@@ -12,6 +12,7 @@
 
 namespace echelon {
 
+class Discarded;
 struct KeyValueCache;
 
 /// One forward pass over a batch of B sequences of T tokens. Hidden states are matrices of rows [B * T, D], row b * T +
@@ -27,6 +28,8 @@ struct Pass {
   int64_t past = 0;                ///< tokens in the cache, extra keys left out
   int64_t extra_tokens = 0;        ///< of `length`, those that an adapter puts in front of every sequence
   int64_t extra_keys = 0;          ///< keys and values that an adapter puts in front of every sequence
+
+  Discarded* discarded = nullptr;  ///< of the layer that is run: what its backward computes again; null: all is kept
 
   int64_t rows() const { return batch * length; }
   /// First row that this tensor parallel rank holds, and how many (padding rows at the end included).

@@ -66,7 +66,6 @@ class Checks {
     if (mesh.ep() != 1) later("mesh.ep", fmt::format("expert parallelism (mesh.ep = {})", mesh.ep()));
     if (recipe_.reproducible()) later("reproducible", "the same bits on any layout (reproducible: true)");
     if (recipe_.precision() == FP16) later("precision", "precision FP16");
-    if (recipe_.sharding().recompute() == SELECTIVE) later("sharding.recompute", "recompute SELECTIVE");
   }
 
   void part(const std::string& path, const pb::Any& any, const std::string& kind) const {

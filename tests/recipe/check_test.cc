@@ -30,8 +30,7 @@ INSTANTIATE_TEST_SUITE_P(Check, NotBuiltYet,
                                          Case{"mesh.cp=2", "context parallelism (mesh.cp = 2)"},
                                          Case{"mesh.ep=2", "expert parallelism (mesh.ep = 2)"},
                                          Case{"reproducible=true", "the same bits on any layout (reproducible: true)"},
-                                         Case{"precision=FP16", "precision FP16"},
-                                         Case{"sharding.recompute=SELECTIVE", "recompute SELECTIVE"}));
+                                         Case{"precision=FP16", "precision FP16"}));
 
 class WrongValue : public testing::TestWithParam<Case> {};
 TEST_P(WrongValue, IsRefusedWithItsRange) {

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "comm/mesh.h"
@@ -9,6 +10,7 @@
 #include "runtime/plan.h"
 #include "runtime/schedules/constant.pb.h"
 #include "runtime/trainer.h"
+#include "tests/comm/values.h"
 #include "tests/runtime/ranks/tiny_recipe.h"
 #include "tests/runtime/ranks/trace.h"
 #include "tests/test_session.h"
@@ -34,6 +36,13 @@ class Equality : public ::testing::Test {
                                        "mesh.tp=" + std::to_string(c.tp)};
     overrides.insert(overrides.end(), c.more.begin(), c.more.end());
     return testing::tiny_recipe(c.recipe, overrides);
+  }
+
+  static void expect_same_bits(const Trace& got, const Trace& expected) {
+    EXPECT_EQ(got.losses, expected.losses);
+    EXPECT_EQ(got.norms, expected.norms);
+    for (const auto& [name, weight] : expected.weights)
+      EXPECT_TRUE(testing::same_bits(got.weights.at(name), weight)) << name;
   }
 
   static void expect_equal_in_float64(const Case& c) { testing::expect_equal_in_float64(recipe_of(c, "FP64"), 20); }
@@ -72,6 +81,25 @@ TEST_F(Equality, TensorParallelAloneAndWithDataParallel) {
 
 TEST_F(Equality, RecomputeDrawsTheSameMasks) {
   expect_equal_in_float64({.recipe = "base/tiny_decoder_clm", .zero = 3, .more = {"sharding.recompute=FULL"}});
+  expect_equal_in_float64({.recipe = "base/tiny_decoder_clm", .zero = 3, .more = {"sharding.recompute=SELECTIVE"}});
+}
+
+TEST_F(Equality, RecomputeChangesNoBit) {
+  const Case gpt2{.recipe = "base/tiny_decoder_clm", .zero = 3}, bert{.recipe = "base/tiny_encoder_mlm", .zero = 2};
+  const Case llama{.recipe = "base/tiny_decoder_clm",
+                   .zero = 0,
+                   .more = {"model.architecture.family=llama", "model.architecture.dropout=0"}};
+  for (const Case& c : {gpt2, bert, llama}) {
+    for (const char* precision : {"FP32", "BF16"}) {
+      Trace kept = train(recipe_of(c, precision), testing::session().world(), {}, 3);
+      for (const char* what : {"SELECTIVE", "FULL"}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", c.recipe, precision, what));
+        Case again = c;
+        again.more.push_back(fmt::format("sharding.recompute={}", what));
+        expect_same_bits(train(recipe_of(again, precision), testing::session().world(), {}, 3), kept);
+      }
+    }
+  }
 }
 
 TEST_F(Equality, Float32LossesStayTogether) {
