@@ -17,12 +17,14 @@ namespace echelon {
 namespace {
 
 constexpr double kPatienceSeconds = 600;  // without a new step
+constexpr int kStopped = static_cast<int>(Error::Kind::stopped);
 constexpr int kLookMilliseconds = 5;
 constexpr std::streamoff kTailBytes = 64 << 10;  // of the metrics: the last step stands well within
 
 /// What the launcher says of a fault, or of a wish to stop.
 bool is_notice(const std::string& line) {
-  return line.starts_with("last lines of") || line.starts_with("stopping") || line.starts_with("echelon: ");
+  return line.starts_with("last lines of") || line.starts_with("stopping") || line.starts_with("echelon: ") ||
+         line.starts_with("warning: ");
 }
 
 }  // namespace
@@ -112,6 +114,25 @@ void DrillJob::fault_begins() {
 void DrillJob::hit(pid_t pid, int signal) {
   fault_begins();
   kill(pid, signal);
+}
+
+void DrillJob::wait_for_notice() {
+  while (notice_.empty()) {
+    if (child_->ended()) throw Error::internal("drill", "the run has said nothing of the fault").got(last_words_);
+    watch();
+  }
+}
+
+void DrillJob::stop_on_request() {
+  hit(launcher_pid(), SIGTERM);
+  expect("the run that was asked to stop", finish(), kStopped);
+}
+
+void DrillJob::expect(const std::string& whose, int exit_code, int promised) const {
+  if (exit_code == promised) return;
+  throw Error::internal("drill", fmt::format("{} ended with exit code {}", whose, exit_code))
+      .expected(std::to_string(promised))
+      .got(last_words_);
 }
 
 int DrillJob::finish() {

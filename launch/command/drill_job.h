@@ -32,6 +32,12 @@ class DrillJob {
   void fault_begins();
   /// Sends a signal to a process. The clock begins.
   void hit(pid_t pid, int signal);
+  /// Waits for the first word about the fault. Errors: Error::internal when the run ends without one.
+  void wait_for_notice();
+  /// Asks the launcher to stop, and waits until the run has. Errors: as of expect().
+  void stop_on_request();
+  /// Errors: Error::internal unless the exit code of `whose` run is the one that was promised.
+  void expect(const std::string& whose, int exit_code, int promised) const;
   /// Waits for the launcher's end; its exit code, 128 more than the signal that ended it. Errors: Error::internal after
   /// ten minutes without a new step.
   int finish();

@@ -1,23 +1,21 @@
 #include "launch/command/faults.h"
 
 #include <csignal>
-#include <filesystem>
-#include <fstream>
 
 #include <sys/ptrace.h>
 #include <unistd.h>
 
 #include "cluster/base/descriptor.h"
 #include "cluster/base/error.h"
-#include "cluster/base/files.h"
 #include "cluster/base/text.h"
+#include "launch/command/file_faults.h"
 
 namespace echelon {
 
 namespace {
 
-constexpr int kStopped = 75;  // exit code of a run that was asked to stop
-constexpr int kFolderInUse = 5;
+constexpr int kStopped = static_cast<int>(Error::Kind::stopped);
+constexpr int kFolderInUse = static_cast<int>(Error::Kind::storage);
 constexpr unsigned kPauseSeconds = 2;
 constexpr int kSlowTurns = 40;             // of a rank that has a tenth of its time
 constexpr useconds_t kSlowMicroseconds = 10'000;
@@ -74,16 +72,8 @@ int kill_the_starter(DrillJob& job, std::mt19937_64&) {
   throw Error::recipe("drill", "the run has no starter of its ranks").remedy("--ranks=2");
 }
 
-void expect(const std::string& whose, int exit_code, int expected, const DrillJob& job) {
-  if (exit_code == expected) return;
-  throw Error::internal("drill", fmt::format("{} ended with exit code {}", whose, exit_code))
-      .expected(std::to_string(expected))
-      .got(job.last_words());
-}
-
 int ask_to_stop(DrillJob& job, std::mt19937_64&) {
-  job.hit(job.launcher_pid(), SIGTERM);
-  expect("the run that was asked to stop", job.finish(), kStopped, job);
+  job.stop_on_request();
   job.start();
   return job.finish();
 }
@@ -93,7 +83,7 @@ int ask_twice(DrillJob& job, std::mt19937_64&) {
   usleep(100'000);
   kill(job.launcher_pid(), SIGTERM);
   int code = job.finish();
-  if (code != kStopped) expect("the run that was told twice to stop", code, 128 + SIGTERM, job);
+  if (code != kStopped) job.expect("the run that was told twice to stop", code, 128 + SIGTERM);
   job.start();
   return job.finish();
 }
@@ -109,6 +99,18 @@ int kill_the_launcher(DrillJob& job, std::mt19937_64&) {
   return job.finish();
 }
 
+/// As when its machine loses power, or a time limit has passed.
+int kill_everything(DrillJob& job, std::mt19937_64&) {
+  std::vector<pid_t> pids = job.rank_pids();
+  for (const char* name : {"mpirun", "srun"})
+    for (pid_t pid : job.processes(name)) pids.push_back(pid);
+  job.hit(job.launcher_pid(), SIGKILL);
+  for (pid_t pid : pids) kill(pid, SIGKILL);
+  job.finish();
+  job.start();
+  return job.finish();
+}
+
 int start_a_second_job(DrillJob& job, std::mt19937_64&) {
   job.fault_begins();
   std::vector<std::string> words = command_line_of(job.launcher_pid());
@@ -117,58 +119,8 @@ int start_a_second_job(DrillJob& job, std::mt19937_64&) {
   if (second.ended()->exit_code == 0 && !job.is_running())
     throw Error::recipe("steps", "the run was over before the second job had started")
         .remedy("give the recipe more steps");
-  expect("the second job", second.ended()->exit_code, kFolderInUse, job);
+  job.expect("the second job", second.ended()->exit_code, kFolderInUse);
   return job.finish();
-}
-
-std::filesystem::path newest_checkpoint(const std::string& run) {
-  std::filesystem::path newest;
-  for (const std::string& name : list_folder(join_path(run, "checkpoints")))
-    if (name.starts_with("step-")) newest = std::filesystem::path(run) / "checkpoints" / name;
-  if (newest.empty()) throw Error::recipe("checkpoint", "the run has no checkpoint to damage");
-  return newest;
-}
-
-/// The largest file of a folder: where a random bit most likely lies.
-std::filesystem::path largest_file(const std::filesystem::path& newest) {
-  std::filesystem::path largest;
-  for (const auto& entry : std::filesystem::directory_iterator(newest))
-    if (largest.empty() || entry.file_size() > file_size(largest)) largest = entry.path();
-  return largest;
-}
-
-void flip_a_bit(const std::filesystem::path& path, std::mt19937_64& random) {
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  auto place = static_cast<std::streamoff>(random() % file_size(path));
-  file.seekg(place);
-  char byte = static_cast<char>(file.get() ^ (1 << random() % 8));
-  file.seekp(place);
-  file.put(byte);
-}
-
-/// Stopped, its newest checkpoint changed, and the same command again.
-template <class Damage>
-int damage_a_checkpoint(DrillJob& job, Damage damage) {
-  job.hit(job.launcher_pid(), SIGTERM);
-  expect("the run that was asked to stop", job.finish(), kStopped, job);
-  damage(newest_checkpoint(job.folder()));
-  job.start();
-  return job.finish();
-}
-
-int flip_in_a_checkpoint(DrillJob& job, std::mt19937_64& random) {
-  return damage_a_checkpoint(job, [&](const auto& folder) { flip_a_bit(largest_file(folder), random); });
-}
-
-int cut_a_checkpoint(DrillJob& job, std::mt19937_64& random) {
-  return damage_a_checkpoint(job, [&](const auto& folder) {
-    auto file = largest_file(folder);
-    resize_file(file, random() % file_size(file));
-  });
-}
-
-int lose_a_file(DrillJob& job, std::mt19937_64&) {
-  return damage_a_checkpoint(job, [](const auto& folder) { remove(largest_file(folder)); });
 }
 
 }  // namespace
@@ -193,6 +145,8 @@ const std::vector<Fault>& faults() {
        "no rank is left; goes on from the last checkpoint", ask_twice},
       {"launcher", "SIGKILL of the launcher; the same command again",
        "no rank is left; goes on from the last checkpoint", kill_the_launcher},
+      {"all", "SIGKILL of every process of the run at once; the same command again",
+       "goes on from the last checkpoint", kill_everything},
       {"second", "a second job for the same run folder", "the second ends with exit code 5, the first goes on",
        start_a_second_job},
       {"flip", "stopped, a bit of the newest checkpoint flipped; the same command again",
@@ -201,6 +155,8 @@ const std::vector<Fault>& faults() {
        "found; goes on from the checkpoint before", cut_a_checkpoint},
       {"lost", "stopped, a file of the newest checkpoint removed; the same command again",
        "found; goes on from the checkpoint before", lose_a_file},
+      {"full", "files of checkpoints cannot be written whole, until one save has failed",
+       "one warning, the run goes on, no step is repeated", fail_a_save},
   };
   return faults;
 }

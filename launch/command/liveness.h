@@ -50,7 +50,7 @@ class Liveness {
 };
 
 /// The ranks of this machine that have reported to the folder and not ended.
-std::vector<RankView> look_at_ranks(const std::string& status_folder);
+std::vector<SeenRank> look_at_ranks(const std::string& status_folder);
 
 /// The last collectives of all ranks that left a ledger in the folder, as text.
 std::string flight_record(const std::string& status_folder);

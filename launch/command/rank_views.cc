@@ -1,4 +1,5 @@
 // What ranks leave in the folder for reports, read while they run or after they died.
+#include <algorithm>
 #include <fstream>
 
 #include <fmt/format.h>
@@ -11,7 +12,7 @@ namespace echelon {
 
 namespace {
 
-constexpr int64_t kRecordedCollectives = 32;
+constexpr size_t kRecordedCollectives = 32;
 
 // 0: it is gone.
 char process_state(int64_t pid) {
@@ -24,25 +25,26 @@ char process_state(int64_t pid) {
 
 }  // namespace
 
-std::vector<RankView> look_at_ranks(const std::string& status_folder) {
-  std::vector<RankView> views;
+std::vector<SeenRank> look_at_ranks(const std::string& status_folder) {
+  std::vector<SeenRank> ranks;
   for (const RankReport& report : read_rank_reports(status_folder)) {
     if (report.exit_code || report.host != host_name()) continue;
-    views.push_back(read_rank_view(status_folder, report.rank));
+    ranks.push_back(read_rank(status_folder, report.rank));
     // A view's state is compared: what only alternates between running and sleeping has not come on.
-    views.back().process_state = process_state(report.pid) == 'T' ? 'T' : 'R';
+    ranks.back().view.process_state = process_state(report.pid) == 'T' ? 'T' : 'R';
   }
-  return views;
+  return ranks;
 }
 
 std::string flight_record(const std::string& status_folder) {
   std::string text;
   for (const RankReport& report : read_rank_reports(status_folder)) {
-    auto progress = read_progress(join_path(status_folder, rank_file_stem(report.rank) + ".progress"));
-    std::string at = progress ? fmt::format("{} of step {}", name_of(progress->phase), progress->step) : "start";
+    SeenRank seen = read_rank(status_folder, report.rank);
+    const ProgressState& progress = seen.view.progress;
+    std::string at = progress.step > 0 ? fmt::format("{} of step {}", name_of(progress.phase), progress.step) : "start";
     text += fmt::format("rank {}, process {} on {}, in {}\n", report.rank, report.pid, printable(report.host), at);
-    for (const LedgerEntry& entry : collectives_of(status_folder, report.rank, kRecordedCollectives))
-      text += "  " + entry.text() + "\n";
+    size_t skipped = seen.collectives.size() - std::min(seen.collectives.size(), kRecordedCollectives);
+    for (size_t i = skipped; i < seen.collectives.size(); ++i) text += "  " + seen.collectives[i].text() + "\n";
   }
   return text;
 }

@@ -9,9 +9,8 @@
 
 #include "cluster/base/error.h"
 #include "cluster/base/files.h"
-#include "launch/command/heartbeats.h"
+#include "launch/command/monitor.h"
 #include "launch/command/out_of_memory.h"
-#include "launch/command/stragglers.h"
 
 namespace echelon {
 
@@ -50,7 +49,7 @@ class Watcher {
  public:
   explicit Watcher(const Watch& watch)
       : watch_(watch),
-        heartbeats_(watch.reports_progress ? Heartbeats::listen(watch.machines, watch.status_folder) : nullptr),
+        monitor_(watch.reports_progress ? std::make_unique<Monitor>(watch.machines, watch.status_folder) : nullptr),
         output_(watch.starter),
         child_(Child::start(watch.child)) {
     memory_.look(now_seconds(), out_of_memory_kills());
@@ -115,32 +114,14 @@ class Watcher {
   }
 
   void heed_silent_ranks() {
-    if (!watch_.reports_progress || failed_since_) return;
-    double now = now_seconds();
-    std::vector<RankView> ranks = look_at_ranks(watch_.status_folder);
-    name_straggler(now, ranks);
-    listen_to_others(now, ranks);
-    hang_ = liveness_.look(now, ranks);
-    if (!hang_) return;
-    output_.say(fmt::format("no progress for {:.0f} s:", hang_->seconds));
-    for (const std::string& line : hang_->ranks) output_.say("  " + line);
+    if (!monitor_ || failed_since_) return;
+    for (const std::string& line : monitor_->look(now_seconds())) output_.say("echelon: " + line);
+    const auto& hang = monitor_->hang();
+    if (!hang) return;
+    output_.say(fmt::format("no progress for {:.0f} s:", hang->seconds));
+    for (const std::string& line : hang->ranks) output_.say("  " + line);
     write_flight_record();
     kill_now();
-  }
-
-  // Of this machine, whose ranks have one clock.
-  void name_straggler(double now, const std::vector<RankView>& ranks) {
-    Collectives ledgers;
-    for (const RankView& view : ranks)
-      ledgers[view.rank] = collectives_of(watch_.status_folder, view.rank, Ledger::capacity);
-    if (auto words = stragglers_.look(now, ledgers)) output_.say("echelon: " + *words);
-  }
-
-  void listen_to_others(double now, std::vector<RankView>& ranks) {
-    if (!heartbeats_) return;
-    HeardRanks& heard = heartbeats_->heard(now);
-    for (const std::string& line : heard.news(now)) output_.say("echelon: " + line);
-    for (RankView& view : heard.views(now)) ranks.push_back(std::move(view));
   }
 
   void heed_record_requests() {
@@ -194,14 +175,10 @@ class Watcher {
                              .out_of_memory = memory_.is_recent(ended_at_),
                              .killed = killed_,
                              .lost_ranks = killed_for_a_rank ? lost_ranks_ : std::vector<int>(),
-                             .lost_machine = lost_machine(),
-                             .hang = hang_});
+                             .lost_machine = monitor_ ? monitor_->lost_machine(ended_at_) : std::nullopt,
+                             .hang = monitor_ ? monitor_->hang() : std::nullopt});
     explain(verdict);
     return verdict;
-  }
-
-  std::optional<LostMachine> lost_machine() {
-    return heartbeats_ ? heartbeats_->heard(ended_at_).lost_machine(ended_at_) : std::nullopt;
   }
 
   void explain(const Verdict& verdict) {
@@ -216,7 +193,7 @@ class Watcher {
   }
 
   const Watch& watch_;
-  std::unique_ptr<Heartbeats> heartbeats_;
+  std::unique_ptr<Monitor> monitor_;  // null: ranks do not tell what they are at
   RankOutput output_;
   Child child_;
   int heeded_ = 0;
@@ -225,10 +202,7 @@ class Watcher {
   std::optional<Clock::time_point> failed_since_, terminated_;
   std::vector<int> lost_ranks_;
   double ended_at_ = 0;
-  Liveness liveness_;
-  Stragglers stragglers_;
   OutOfMemory memory_;
-  std::optional<Hang> hang_;
 };
 
 }  // namespace

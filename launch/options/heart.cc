@@ -56,7 +56,7 @@ void Heart::beat_until_stopped(const std::stop_token& stop) {
 }
 
 void Heart::send(bool last) {
-  Beat heartbeat{.number = ++number_, .last = last, .view = read_rank_view(status_folder_, rank_)};
+  Beat heartbeat{.number = ++number_, .last = last, .view = read_rank(status_folder_, rank_).view};
   heartbeat.view.host = host_name();
   std::string datagram = seal(heartbeat, control_.key);
   ::send(socket_.get(), datagram.data(), datagram.size(), MSG_DONTWAIT | MSG_NOSIGNAL);

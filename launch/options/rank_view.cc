@@ -19,22 +19,22 @@ void add(RankView& view, const LedgerEntry& entry) {
   if (!view.inside && !pairwise) view.completed[entry.group] = entry.sequence;
 }
 
-}  // namespace
-
-std::vector<LedgerEntry> collectives_of(const std::string& status_folder, int rank, int64_t entries) {
+std::vector<LedgerEntry> collectives_of(const std::string& status_folder, int rank) {
   try {
-    return read_ledger(join_path(status_folder, fmt::format("ledger-{:05}.bin", rank)), entries);
+    return read_ledger(join_path(status_folder, fmt::format("ledger-{:05}.bin", rank)), Ledger::capacity);
   } catch (const Error&) {
     return {};
   }
 }
 
-RankView read_rank_view(const std::string& status_folder, int rank) {
-  RankView view{.rank = rank};
+}  // namespace
+
+SeenRank read_rank(const std::string& status_folder, int rank) {
+  SeenRank seen{.view = {.rank = rank}, .collectives = collectives_of(status_folder, rank)};
   if (auto progress = read_progress(join_path(status_folder, rank_file_stem(rank) + ".progress")))
-    view.progress = *progress;
-  for (const LedgerEntry& entry : collectives_of(status_folder, rank, Ledger::capacity)) add(view, entry);
-  return view;
+    seen.view.progress = *progress;
+  for (const LedgerEntry& entry : seen.collectives) add(seen.view, entry);
+  return seen;
 }
 
 }  // namespace echelon

@@ -27,10 +27,13 @@ struct RankView {
   bool operator==(const RankView&) const = default;
 };
 
-/// What the rank has left in the folder for reports, but for host and process.
-RankView read_rank_view(const std::string& status_folder, int rank);
+/// A rank whose files are at hand.
+struct SeenRank {
+  RankView view;
+  std::vector<LedgerEntry> collectives;  ///< the last ones, oldest first; none when it left no ledger
+};
 
-/// Its last collectives, oldest first; none when it left no ledger.
-std::vector<LedgerEntry> collectives_of(const std::string& status_folder, int rank, int64_t entries);
+/// What the rank has left in the folder for reports, but for host and process.
+SeenRank read_rank(const std::string& status_folder, int rank);
 
 }  // namespace echelon

@@ -14,12 +14,7 @@ void check_run_folder(const std::string& out, const Recipe& recipe, const std::s
     throw Error::recipe(out, "holds a run, and --resume=never was asked")
         .remedy("name another folder with --out, or leave --resume out");
   }
-  std::string change = first_forbidden_change(load_recipe(stored, {}, {}), recipe);
-  if (change.empty()) return;
-  throw Error::recipe(stored, fmt::format("this run was started with another {}", change))
-      .remedy(
-          "a resumed run may change steps, checkpoint, evaluate, numerics, mesh, sharding and batch.micro; name "
-          "another folder with --out");
+  check_change(stored, load_recipe(stored, {}, {}), recipe);
 }
 
 }  // namespace echelon

@@ -56,6 +56,7 @@ int rank_main(int argc, char** argv) {
   }
   keep_large_blocks();
   std::signal(SIGUSR2, SIG_IGN);   // a request for the flight record, which the launcher writes
+  std::signal(SIGXFSZ, SIG_IGN);   // a file that may not grow is an error of that write, as on a full disk
   CommandLine line = parse_command_line({argv + 1, argv + argc});
   // Before anything slow: a request that comes early must not end the rank.
   if (line.command->name == "train") stop_on_signals();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "cluster/base/error.h"
 #include "cluster/base/registry.h"
 #include "runtime/recipe/fields.h"
 #include "runtime/recipe/parts.h"
@@ -54,6 +55,15 @@ std::string first_difference(const pb::Message& before, const pb::Message& after
 
 std::string first_forbidden_change(const Recipe& before, const Recipe& after) {
   return first_difference(before, after, "");
+}
+
+void check_change(const std::string& stored, const Recipe& before, const Recipe& recipe) {
+  std::string change = first_forbidden_change(before, recipe);
+  if (change.empty()) return;
+  throw Error::recipe(stored, fmt::format("this run was started with another {}", change))
+      .remedy(
+          "a resumed run may change steps, checkpoint, evaluate, numerics, mesh, sharding and batch.micro; name "
+          "another folder with --out");
 }
 
 }  // namespace echelon

@@ -13,11 +13,11 @@ import tiny_job
 
 FAULTS = {"kill": "killed by signal 9", "crash": "killed by signal 11", "pause": "", "stop": "stopped", "request": "stopping", "twice": "stopping", "launcher": "", "second": "",
           "flip": "stopping", "cut": "stopping", "lost": "stopping", "hold": "alive, not advancing|every rank that is seen waits", "slow": "",
-          "starter": "killed by signal 9"}
+          "starter": "killed by signal 9", "all": "", "full": "warning: no checkpoint, training goes on: .* file too large"}
 # Nothing is repeated where nothing was lost; the others go on from the last checkpoint, three steps apart, or from the one before it
 # where that was still being written.
 REPEATED = {"kill": 6, "crash": 6, "pause": 0, "stop": 6, "request": 0, "launcher": 6, "second": 0, "flip": 60, "cut": 60,
-            "lost": 60, "twice": 6, "hold": 6, "slow": 0, "starter": 6}
+            "lost": 60, "twice": 6, "hold": 6, "slow": 0, "starter": 6, "all": 6, "full": 0}
 # The first job must outlast the start of the second, also on a fast machine.
 STEPS = {"second": 300}
 

@@ -72,8 +72,8 @@ class TwoNodes:
             self.inside(node, "ip", "addr", "add", f"{self.addresses[node - 1]}/24", "dev", "eth1")
             self.inside(node, "ip", "link", "set", "eth1", "up")
             self.inside(node, "ip", "link", "set", "lo", "up")
-            if self.rate:
-                self.inside(node, "tc", "qdisc", "add", "dev", "eth1", "root", "tbf", "rate", self.rate, "burst", "64kb", "latency", "200ms")
+        if self.rate:
+            self.limit(self.rate)
         cases = " ".join(f"{node}) processors={self.processors(node)};;" for node in (1, 2))
         self.script("enter", ENTER.format(prefix=self.prefix, cases=cases))
         self.script("agent", AGENT.format(enter=self.folder / "enter"))
@@ -104,6 +104,12 @@ class TwoNodes:
 
     def inside(self, node: int, *words: str) -> None:
         run("ip", "netns", "exec", self.namespace(node), *words)
+
+    def limit(self, rate: str) -> None:
+        """Of the link, from now on."""
+        for node in (1, 2):
+            limit = ("tbf", "rate", rate, "burst", "64kb", "latency", "200ms")
+            self.inside(node, "tc", "qdisc", "replace", "dev", "eth1", "root", *limit)
 
     def hosts(self, ranks_per_node: int) -> str:
         return ",".join(f"{address}:{ranks_per_node}" for address in self.addresses)

@@ -1,5 +1,5 @@
 """Ranks on another machine that are stopped, or whose link or machine is gone, are named within seconds; a link that is down for
-less is waited for; nothing is left of a job on either machine.
+less is waited for, and one that becomes slow is named; nothing is left of a job on either machine.
 
 usage: two_nodes_hang_judge.py BUILD
 """
@@ -26,8 +26,8 @@ SELDOM = ("checkpoint.every=10", "evaluate.every=100")
 class Job(hang_judge.Job):
     """A run on both nodes, started on the first."""
 
-    def __init__(self, nodes: TwoNodes, build: str, recipe: Path, run: Path, restarts: int):
-        words = tiny_job.command(build, recipe, run, RANKS * 2, f"--hosts={nodes.hosts(RANKS)}", f"--max_restarts={restarts}", *SELDOM)
+    def __init__(self, nodes: TwoNodes, build: str, recipe: Path, run: Path, restarts: int, *more: str):
+        words = tiny_job.command(build, recipe, run, RANKS * 2, f"--hosts={nodes.hosts(RANKS)}", f"--max_restarts={restarts}", *SELDOM, *more)
         self.nodes = nodes
         self.follow(nodes.popen(1, words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), run)
 
@@ -92,6 +92,16 @@ def check_lost(job: Job) -> None:
     check_gone(job, r"^echelon: comm: machine \S+n2: lost, or the link to it; its ranks 2, 3 ")
 
 
+def check_slow_link(job: Job) -> None:
+    time.sleep(14)  # of steps as they should be
+    since = time.monotonic()
+    job.nodes.limit("1mbit")
+    print(report(job, since, r"^echelon: the network has become slow: a step takes ", 45))
+    job.process.terminate()
+    text = job.finish()
+    assert job.process.returncode == 75, text
+
+
 def main() -> int:
     missing = TwoNodes.possible()
     if missing:
@@ -102,9 +112,9 @@ def main() -> int:
         work = Path(folder)
         recipe = tiny_job.write_recipe(work, STEPS)
 
-        def broken(name: str, restarts: int, check, *more) -> None:
+        def broken(name: str, restarts: int, check, *more, options=()) -> None:
             with TwoNodes() as nodes:
-                job = Job(nodes, build, recipe, work / name, restarts)
+                job = Job(nodes, build, recipe, work / name, restarts, *options)
                 if name != "whole":
                     job.wait_for_step(20)
                 check(job, *more)
@@ -114,6 +124,7 @@ def main() -> int:
         broken("flap", 0, check_flap, work / "whole")
         broken("cut", 0, check_cut)
         broken("lost", 0, check_lost)
+        broken("slow", 0, check_slow_link, options=("steps=1000000", "checkpoint.every=1000000", "evaluate.every=1000000"))
     return 0
 
 

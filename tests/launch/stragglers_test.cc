@@ -8,24 +8,28 @@ namespace {
 /// Ranks that gather every 0.1 s, each as late as it is; looked at twice a second.
 class Job {
  public:
-  explicit Job(std::vector<double> late, std::string group = "dp") : late_(std::move(late)), group_(std::move(group)) {}
+  explicit Job(std::vector<double> late, std::string group = "dp") : late_(std::move(late)), group_(std::move(group)) {
+    for (int rank = 0; rank < std::ssize(late_); ++rank)
+      ranks_.push_back({.view = {.rank = rank, .progress = {.phase = Phase::compute}}});
+  }
 
   /// All that is said within `seconds`.
   std::vector<std::string> run(double seconds) {
     std::vector<std::string> said;
     for (int looks = 0; looks < 2 * seconds; ++looks) {
       for (int i = 0; i < 5; ++i) gather();
-      if (auto words = stragglers_.look(now_, ledgers_)) said.push_back(*words);
+      if (auto words = stragglers_.look(now_, ranks_)) said.push_back(*words);
     }
     return said;
   }
   void set(int rank, double late) { late_.at(static_cast<size_t>(rank)) = late; }
+  SeenRank& rank(int rank) { return ranks_.at(static_cast<size_t>(rank)); }
 
  private:
   void gather() {
     ++sequence_;
     for (int rank = 0; rank < std::ssize(late_); ++rank) {
-      auto& entries = ledgers_[rank];
+      auto& entries = ranks_[static_cast<size_t>(rank)].collectives;
       entries.push_back({.sequence = sequence_,
                          .group = group_,
                          .op = "all_gather",
@@ -37,7 +41,7 @@ class Job {
 
   std::vector<double> late_;
   std::string group_;
-  Collectives ledgers_;
+  std::vector<SeenRank> ranks_;
   Stragglers stragglers_;
   int64_t sequence_ = 0;
   double now_ = 1000;
@@ -49,6 +53,23 @@ TEST(Stragglers, ALateRankIsNamedWithWhatItCosts) {
   auto said = Job({0.001, 0, 0.05, 0}).run(15);
   ASSERT_EQ(said.size(), 1u);
   EXPECT_TRUE(said[0].starts_with("rank 2 holds up the others: they waited for it 5")) << said[0];
+}
+
+TEST(Stragglers, ASlowLoaderIsNamedAsSuch) {
+  Job job({0, 0.05});
+  job.rank(1).view.progress.phase = Phase::input;
+  auto said = job.run(15);
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_TRUE(said[0].ends_with(" of 10 s, mostly at its input")) << said[0];
+}
+
+TEST(Stragglers, WhatARankInsideACollectiveWasAtDoesNotCount) {
+  Job job({0, 0.05});
+  job.rank(1).view.progress.phase = Phase::input;
+  job.rank(1).view.inside = true;
+  auto said = job.run(15);
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_TRUE(said[0].ends_with(" of 10 s")) << said[0];
 }
 
 TEST(Stragglers, OnceAMinute) {
