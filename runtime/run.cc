@@ -123,6 +123,7 @@ void RunInFolder::go_on() {
   trainer.report_to(options_.progress);
   trainer.leave_out(roll_backs_);
   if (reader) load_state(trainer, *reader);
+  reader.reset();  // the files need not stay mapped
   on_first_rank(mesh_.world(), "recipe", [&] {
     write_file_atomically(path("recipe.textproto"), recipe_text(recipe_));
     return std::string();
@@ -158,13 +159,7 @@ void RunInFolder::hold_folder() {
 
 void RunInFolder::check_recipe_of_folder() const {
   std::string file = path("recipe.textproto");
-  Recipe before = parse_recipe(read_file(file, Error::Kind::recipe, kRecipeLimit), file);
-  std::string field = first_forbidden_change(before, recipe_);
-  if (field.empty()) return;
-  throw Error::recipe(field, fmt::format("differs from the run in {}", options_.folder))
-      .remedy(
-          "a resumed run may change steps, checkpoint, evaluate, numerics, mesh, sharding and batch.micro; else choose "
-          "another --out");
+  check_change(file, parse_recipe(read_file(file, Error::Kind::recipe, kRecipeLimit), file), recipe_);
 }
 
 std::string RunInFolder::start_of_other_run() const {

@@ -1,5 +1,6 @@
 #include "runtime/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <ATen/ATen.h>
@@ -11,6 +12,7 @@
 #include "comm/agree.h"
 #include "runtime/build.h"
 #include "runtime/memory.h"
+#include "runtime/not_finite.h"
 
 namespace echelon {
 
@@ -26,8 +28,8 @@ std::string not_finite(const Report& report) {
   return fmt::format("{} {} not finite", fmt::join(found, " and "), found.size() == 1 ? "is" : "are");
 }
 
-Diverged::Diverged(int64_t step, const std::string& reason)
-    : Error(Kind::numerics, fmt::format("step {}", step), reason), reason(reason) {
+Diverged::Diverged(int64_t step, const std::string& reason, const std::string& where)
+    : Error(Kind::numerics, fmt::format("step {}", step), fmt::format("{} ({})", reason, where)), reason(reason) {
   remedy("lower the learning rate, clip the gradient, or resume from an earlier checkpoint; no weight was updated");
 }
 
@@ -61,8 +63,7 @@ void Trainer::build_model() {
   check_tensor_parallel(source_.architecture, mesh_.tp().size());
   zero_ = std::make_unique<Zero>(mesh_, zero_options(recipe_));
   zero_->exchange = exchange_of(recipe_, registry_);
-  model_ = std::make_unique<Model>(source_.architecture, *zero_,
-                                   ModelOptions{.recompute = recipe_.sharding().recompute() == FULL});
+  model_ = std::make_unique<Model>(source_.architecture, *zero_, model_options(recipe_));
   adapters_ = adapter_set(recipe_, source_, registry_);
   adapters_->attach(*model_);
   check_length(*model_, train_->source());
@@ -102,6 +103,10 @@ class PhaseOfStep {
   std::optional<at::RecordFunction> span_;
 };
 
+bool all_are_finite(const std::map<std::string, double>& losses) {
+  return std::all_of(losses.begin(), losses.end(), [](const auto& loss) { return std::isfinite(loss.second); });
+}
+
 }  // namespace
 
 Report Trainer::step(int64_t step) {
@@ -126,7 +131,9 @@ Report Trainer::step(int64_t step) {
   report.seconds.compute = watch.lap(world.seconds());
 
   phase.enter(Phase::update);
+  bool loss_is_finite = all_are_finite(report.losses);
   double gradient_norm = reduce_losses_and_norm(report);
+  if (!not_finite(report).empty()) report.not_finite_where = find_not_finite(model_->weights(), mesh_, loss_is_finite);
   if (before_update_) report.seconds.checkpoint = watch.leave_out(before_update_);
   check_memory();
   skipped_in_a_row_ = skips(report) ? skipped_in_a_row_ + 1 : 0;
@@ -211,7 +218,7 @@ bool Trainer::skips(const Report& report) const {
     what += forgets ? fmt::format(", after {} steps in a row that were left out for that", most)
                     : "; the step cannot be left out, as the exchange keeps a part of every gradient for later steps";
   }
-  throw Diverged(report.step, what);
+  throw Diverged(report.step, what, report.not_finite_where);
 }
 
 void Trainer::update(const Report& report, double gradient_norm) {

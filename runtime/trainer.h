@@ -36,6 +36,7 @@ struct Report {
   std::map<std::string, double> losses;  ///< by name of the objective's terms
   double learning_rate = 0;
   double gradient_norm = 0;         ///< global, before clipping; root mean square over replicas that train apart
+  std::string not_finite_where;     ///< of a loss or gradient that is not finite: as of find_not_finite()
   int64_t skipped = 0;              ///< steps in a row, this one the last, that were left out; 0: this one was taken
   int64_t targets = 0, tokens = 0;  ///< global; tokens: inputs that are not padding
   StepSeconds seconds;
@@ -48,7 +49,8 @@ std::string not_finite(const Report& report);
 
 /// Loss or gradient of a step is not finite, and it cannot be left out: the same on every rank, nothing was updated.
 struct Diverged : Error {
-  Diverged(int64_t step, const std::string& reason);
+  /// `where`: as of find_not_finite().
+  Diverged(int64_t step, const std::string& reason, const std::string& where);
   std::string reason;
 };
 

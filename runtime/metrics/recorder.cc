@@ -106,8 +106,8 @@ void Recorder::step(const Report& report) {
 void Recorder::warn(const Report& report) {
   loss_spike_.reset();
   if (report.skipped > 0) {
-    say(fmt::format("warning: step {}: {}; it is left out, {} in a row of at most {}", report.step, not_finite(report),
-                    report.skipped, most_skipped_));
+    say(fmt::format("warning: step {}: {} ({}); it is left out, {} in a row of at most {}", report.step,
+                    not_finite(report), report.not_finite_where, report.skipped, most_skipped_));
     return;
   }
   SpikeWatch::OfStep spikes = files_->watch.add(report.step, report.loss, report.gradient_norm);

@@ -7,6 +7,7 @@ usage: numerics_judge.py BUILD
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import time
@@ -147,10 +148,17 @@ def check_export(run: Path, start: Path) -> None:
         assert not torch.equal(tensor, before[name]), f"{name} has learnt nothing"
 
 
+def check_origin(said: str, replicas: int) -> None:
+    """The first tensor is named, and the one rank that saw the bad sample."""
+    whose = r"rank \d" if replicas > 1 else "every rank"
+    where = rf"first the gradient of embeddings\.tokens\.weight; the loss of {whose}"
+    assert re.search(rf"^warning: step \d+: .* not finite \({where}\); it is left out", said, re.MULTILINE), said
+
+
 def check_one_bad_sample(build: str, recipe: Path, model: Path, work: Path) -> Path:
     runs, worst = [work / f"sample-{index}" for index in range(len(LAYOUTS))], 0.0
     for run, (ranks, more) in zip(runs, LAYOUTS):
-        tiny_job.finish(build, recipe, run, ranks, *more)
+        check_origin(tiny_job.finish(build, recipe, run, ranks, *more), ranks if "mesh.tp=2" not in more else 1)
         check_export(run, model)
         worst = max(worst, check_equal(run, runs[0]))
     assert len(skipped_steps(runs[0])) >= 2, "the bad sample was hardly seen"

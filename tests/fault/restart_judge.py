@@ -25,7 +25,9 @@ def start(build: str, recipe: Path, run: Path, ranks: int = RANKS, *more: str) -
 
 def last_step(run: Path) -> int:
     try:
-        steps = re.findall(r'^{"step":\s*(\d+), ?"loss"', (run / "metrics.jsonl").read_text(), re.MULTILINE)
+        with open(run / "metrics.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 16384))  # its last lines
+            steps = re.findall(rb'^{"step":\s*(\d+), ?"loss"', file.read(), re.MULTILINE)
     except OSError:
         return 0
     return int(steps[-1]) if steps else 0

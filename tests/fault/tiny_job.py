@@ -57,11 +57,13 @@ def start(build: str, recipe: Path, run: Path, ranks: int, *more: str) -> subpro
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def finish(build: str, recipe: Path, run: Path, ranks: int, *more: str) -> None:
+def finish(build: str, recipe: Path, run: Path, ranks: int, *more: str, seconds: float = 120) -> str:
+    """What the run said."""
     process = start(build, recipe, run, ranks, *more)
-    errors = process.communicate(timeout=120)[1]
+    errors = process.communicate(timeout=seconds)[1]
     if process.returncode != 0:
         raise SystemExit(f"echelon train ended with {process.returncode}:\n{errors}")
+    return errors
 
 
 def metrics(run: Path) -> list[dict]:
