@@ -63,19 +63,20 @@ install_packages() {
     > .cache/apt.log 2>&1 || stop "apt-get install failed; its last lines: $(tail -n 5 .cache/apt.log)"
 }
 
+# python_packages VENV REQUIREMENTS
 python_packages() {
   local wanted
-  wanted=$(sha256sum requirements.txt | cut -d ' ' -f 1)
-  if [ -x .venv/bin/python ] && [ "$(cat .venv/requirements.sha256 2> /dev/null || true)" = "$wanted" ]; then
-    say "Python packages: all there (.venv)"
+  wanted=$(sha256sum "$2" | cut -d ' ' -f 1)
+  if [ -x "$1/bin/python" ] && [ "$(cat "$1/requirements.sha256" 2> /dev/null || true)" = "$wanted" ]; then
+    say "Python packages: all there ($1)"
     return
   fi
-  say "Python packages: LibTorch and tools into .venv (about 5 GB, some minutes)"
+  say "Python packages: $2 into $1 (about 5 GB, some minutes)"
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     stop "Python 3.11 or newer is needed; python3 is $(python3 -V)"
-  .venv/bin/python -m pip --version > /dev/null 2>&1 || python3 -m venv --clear .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.txt
-  printf '%s\n' "$wanted" > .venv/requirements.sha256
+  "$1/bin/python" -m pip --version > /dev/null 2>&1 || python3 -m venv --clear "$1"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --requirement "$2"
+  printf '%s\n' "$wanted" > "$1/requirements.sha256"
 }
 
 # build TARGET…: a file that includes ATen takes more than a GB while it is compiled.
@@ -143,5 +144,5 @@ prepare_tokens() {
 set_up() {
   mkdir -p .cache
   install_packages "$@"
-  python_packages
+  python_packages .venv requirements.txt
 }

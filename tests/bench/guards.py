@@ -6,17 +6,11 @@ of step_seconds (guard), or of the time from the first step's line in metrics.js
 the step). A hundredth of what the ratio lies above one is the cost at the defaults.
 """
 
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 from flags import parser_of
-from reference_step import describe, refuse_busy_machine, write_inputs
-from small_run import read_lines
+from reference_run import inputs, train
 
 WARM_UP = 5
 OFF = {"numerics.guard_share": "0", "numerics.compare_every": "0"}
@@ -47,26 +41,20 @@ def line_times(process, path, count):
 
 def run(folder, fields, options):
     """Median seconds of a step, and seconds from one step to the next."""
-    shutil.rmtree(folder / "run", ignore_errors=True)
-    words = [f"{options.build}/bin/echelon", "train", f"{folder}/reference_step.textproto", f"--ranks={options.ranks}",
-             f"--out={folder}/run", f"steps={options.steps + 1}", "checkpoint.every=100000",
-             *(f"{field}={value}" for field, value in (OFF | fields).items())]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    times = line_times(process, folder / "run" / "metrics.jsonl", options.steps)
-    errors = process.communicate()[1]
-    if process.returncode:
-        sys.exit(f"echelon train ended with {process.returncode}: {errors.strip().splitlines()[-1:]}")
-    lines = read_lines(folder / "run")[WARM_UP:options.steps]
+    times = []
+
+    def watch(process):
+        times.extend(line_times(process, folder / "run" / "metrics.jsonl", options.steps))
+
+    words = (f"steps={options.steps + 1}", "checkpoint.every=100000", *(f"{field}={value}" for field, value in (OFF | fields).items()))
+    lines = train(options, folder, options.ranks, *words, watch=watch)[WARM_UP:options.steps]
     return np.median([line["step_seconds"] for line in lines]), (times[-1] - times[WARM_UP]) / (len(times) - 1 - WARM_UP)
 
 
 def main():
     options = parse()
-    refuse_busy_machine(options)
-    describe(f"{options.precision}, ZeRO-{options.zero}, {options.ranks} ranks, {options.rounds} pairs of {options.steps} steps")
-    with tempfile.TemporaryDirectory(prefix="echelon-bench-") as place:
-        folder = Path(place)
-        write_inputs(folder, options)
+    headline = f"{options.precision}, ZeRO-{options.zero}, {options.ranks} ranks, {options.rounds} pairs of {options.steps} steps"
+    with inputs(options, headline) as folder:
         for column, (kind, fields) in enumerate(KINDS.items()):
             pairs = []
             for number in range(options.rounds):

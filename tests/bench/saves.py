@@ -6,18 +6,13 @@ a save made steps longer besides. DCP saves the same tensors from one process, w
 its files brought to the disk, which it leaves out.
 """
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 from flags import parser_of
-from reference_step import describe, refuse_busy_machine, write_inputs
+from reference_run import inputs, train
 
 EVERY = 10
 KINDS = {"none": ["checkpoint.every=100000"], "at once": [f"checkpoint.every={EVERY}", "checkpoint.background=false"],
@@ -36,13 +31,7 @@ def parse():
 
 def run(folder, kind, options):
     """Seconds of each step, and what training waited for saves with it, behind the first ten."""
-    shutil.rmtree(folder / "run", ignore_errors=True)
-    command = [f"{options.build}/bin/echelon", "train", f"{folder}/reference_step.textproto", "--ranks=1", f"--out={folder}/run",
-               *KINDS[kind]]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(f"echelon train ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
-    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()][EVERY:]
+    lines = train(options, folder, 1, *KINDS[kind])[EVERY:]
     return np.array([(line["step_seconds"], line["checkpoint_seconds"]) for line in lines])
 
 
@@ -75,11 +64,7 @@ def dcp_seconds(folder):
 
 def main():
     options = parse()
-    refuse_busy_machine(options)
-    describe(f"{options.precision}, {options.rounds} rounds of {options.steps} steps; ms a save")
-    with tempfile.TemporaryDirectory(prefix="echelon-bench-") as place:
-        folder = Path(place)
-        write_inputs(folder, options)
+    with inputs(options, f"{options.precision}, {options.rounds} rounds of {options.steps} steps; ms a save") as folder:
         measured = {kind: [] for kind in KINDS}
         for number in range(options.rounds):
             for kind in list(KINDS)[:: 1 if number % 2 == 0 else -1]:
