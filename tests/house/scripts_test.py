@@ -37,9 +37,9 @@ def test_python_packages_are_left_alone_while_the_requirements_stay(tmp_path):
     (tmp_path / ".venv" / "bin" / "python").symlink_to("/bin/true")
     (tmp_path / "requirements.txt").write_text("tqdm\n")
     marker = "sha256sum requirements.txt | cut -d ' ' -f 1 > .venv/requirements.sha256"
-    assert "all there" in bash(f"{marker}; . {SETUP}; python_packages", tmp_path).stdout
+    assert "all there" in bash(f"{marker}; . {SETUP}; python_packages .venv requirements.txt", tmp_path).stdout
     (tmp_path / "requirements.txt").write_text("tqdm\nnumpy\n")
-    assert "all there" not in bash(f". {SETUP}; python_packages", tmp_path).stdout
+    assert "all there" not in bash(f". {SETUP}; python_packages .venv requirements.txt", tmp_path).stdout
 
 
 def test_prepared_tokens_are_not_prepared_again(tmp_path):
