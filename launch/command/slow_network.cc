@@ -58,9 +58,10 @@ std::optional<std::string> SlowNetwork::judge(double now, const Window& step) {
   bool by_network = step.network_seconds - best_->network_seconds >= kShare * slower;
   if (!is_slow || !by_network || now - said_ < kSilentSeconds) return {};
   said_ = now;
-  return fmt::format("the network has become slow: a step takes {:.2g} s, {:.2g} s at best; for {:.2g} s of it every "
-                     "rank is inside a collective",
-                     step.seconds, best_->seconds, step.network_seconds);
+  return fmt::format(
+      "the network has become slow, or processors are busy otherwise: a step takes {:.2g} s, {:.2g} s at best; for "
+      "{:.2g} s of it every rank is inside a collective",
+      step.seconds, best_->seconds, step.network_seconds);
 }
 
 }  // namespace echelon

@@ -11,12 +11,13 @@ namespace echelon {
 
 /// A state machine over how ranks look. Time at which every one of them is inside a collective is the network's: nobody
 /// is waited for. When a step takes at least half as long again as it did at best, and the network's time makes up for
-/// most of that, the network has become slow. Of one that was slow from the start nothing is known.
+/// most of that, the network has become slow, or ranks lack the processor time to serve it. Of one that was slow from
+/// the start nothing is known.
 class SlowNetwork {
  public:
   /// `now`: seconds of a clock that never goes back; at any rhythm that sees a few moments of a step. What is to be
-  /// said, at most once a minute: "the network has become slow: a step takes 3.1 s, 1.0 s at best; for 2.4 s of it
-  /// every rank is inside a collective".
+  /// said, at most once a minute: "the network has become slow, or processors are busy otherwise: a step takes 3.1 s,
+  /// 1.0 s at best; for 2.4 s of it every rank is inside a collective".
   std::optional<std::string> look(double now, const std::vector<RankView>& ranks);
 
  private:
