@@ -24,6 +24,7 @@
 #include "runtime/replica_check.h"
 #include "runtime/store/roll_backs.h"
 #include "runtime/store/run_folder.h"
+#include "runtime/store/scrub.h"
 #include "runtime/trainer.h"
 
 namespace echelon {
@@ -70,7 +71,9 @@ class RunInFolder {
     bool stop, spike;  ///< any rank was asked to; the loss spikes, and the run may roll back
   };
   /// What all ranks know of it; takes an undecided save further when no rank is busy with it.
-  Ending end_of_step(Recorder& recorder, CheckpointSaver& saver) const;
+  Ending end_of_step(Recorder& recorder, CheckpointSaver& saver);
+  /// Says what is wrong with old checkpoints, and sets them aside. No save is being decided.
+  void settle_scrub(Recorder& recorder);
   void save(Recorder& recorder, CheckpointSaver& saver, int64_t step) const;
   void wait_for(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const;
   void wait_or_warn(Recorder& recorder, const std::function<std::optional<int64_t>()>& save) const;
@@ -92,6 +95,7 @@ class RunInFolder {
   RollBacks roll_backs_;
   int64_t last_step_ = 0;
   bool stopped_ = false, rolled_back_ = false;
+  std::optional<BackgroundScrub> scrub_;
 };
 
 int RunInFolder::run() {
@@ -190,6 +194,8 @@ void RunInFolder::train(Trainer& trainer, Recorder& recorder) {
   CheckpointSaver saver(trainer, store_, recipe_.checkpoint().keep());
   // A run whose only save is the last one needs no copy.
   if (recipe_.checkpoint().background() && last_step_ + recipe_.checkpoint().every() < recipe_.steps()) saver.prepare();
+  double minutes = recipe_.checkpoint().scrub_minutes();
+  if (first() && minutes > 0) scrub_.emplace(store_, minutes);
   try {
     take_steps(trainer, recorder, saver);
   } catch (const Error& error) {
@@ -197,6 +203,9 @@ void RunInFolder::train(Trainer& trainer, Recorder& recorder) {
     if (error.kind() == Error::Kind::numerics) wait_or_warn(recorder, [&] { return saver.finish(); });
     throw;
   }
+  // Not while a roll-back decides about the same steps: what it goes back to is verified whole.
+  if (!rolled_back_) settle_scrub(recorder);
+  scrub_.reset();
 }
 
 void RunInFolder::take_steps(Trainer& trainer, Recorder& recorder, CheckpointSaver& saver) {
@@ -290,12 +299,25 @@ void RunInFolder::evaluate(Trainer& trainer, Recorder& recorder, int64_t step) c
   recorder.evaluation(step, trainer.evaluate(step == recipe_.steps() ? 0 : recipe_.evaluate().batches()));
 }
 
-RunInFolder::Ending RunInFolder::end_of_step(Recorder& recorder, CheckpointSaver& saver) const {
+RunInFolder::Ending RunInFolder::end_of_step(Recorder& recorder, CheckpointSaver& saver) {
   bool stop = options_.stop_requested && options_.stop_requested();
   std::vector<bool> any = agree_any(mesh_.world(), {stop, saver.busy(), recorder.loss_spike().has_value()},
                                     "stop, a checkpoint is being written, or the loss spikes");
-  if (!any[1]) wait_or_warn(recorder, [&] { return saver.advance(); });
+  if (!any[1]) {
+    settle_scrub(recorder);
+    wait_or_warn(recorder, [&] { return saver.advance(); });
+  }
   return {.stop = any[0], .spike = any[2]};
+}
+
+void RunInFolder::settle_scrub(Recorder& recorder) {
+  if (!scrub_) return;
+  for (const DamagedStep& found : scrub_->take()) {
+    for (const std::string& line : settle(store_, found)) {
+      EC_LOG(warning, "{}", line);
+      recorder.say("warning: " + line);
+    }
+  }
 }
 
 void RunInFolder::save(Recorder& recorder, CheckpointSaver& saver, int64_t step) const {

@@ -49,6 +49,7 @@ const std::map<std::string, Range>& ranges() {
       {"roll_back", at_least(0)},
       {"guard_share", from_to(0, 1)},
       {"keep", at_least(2)},
+      {"scrub_minutes", from_to(0, 1 << 20)},
       {"global", from_to(1, 1 << 24)},
       {"micro", from_to(0, 1 << 24)},
       {"dp", from_to(0, 1 << 16)},

@@ -1,4 +1,4 @@
-// One committed checkpoint: opened, verified as it is read, or verified whole.
+// One committed checkpoint: opened, and verified as it is read.
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -23,12 +23,6 @@ int64_t regular_file_size(const std::string& path) {
   if (::lstat(path.c_str(), &status) != 0) throw system_error(Error::Kind::storage, path, "look at");
   if (!S_ISREG(status.st_mode)) throw damaged(path, "is not a regular file");
   return status.st_size;
-}
-
-std::string damage_of_tile(const FileRecord& record, size_t tile) {
-  uint64_t begin = tile * tile_bytes, end = std::min<uint64_t>(begin + tile_bytes, record.size);
-  std::string writer = record.writer.empty() ? "" : fmt::format(", written by {}", record.writer);
-  return fmt::format("tile {} of {} (bytes {} to {}{}) is damaged", tile, record.name, begin, end, writer);
 }
 
 std::string hash_of_tile(std::span<const std::byte> file, size_t tile) {
@@ -72,21 +66,6 @@ Checkpoint open_checkpoint(const std::string& folder) {
   return checkpoint;
 }
 
-std::vector<std::string> find_damage(const Checkpoint& checkpoint) {
-  std::vector<std::string> damage;
-  for (const FileRecord& record : checkpoint.manifest.files) {
-    MappedFile file = MappedFile::open(checkpoint.path(record.name), Error::Kind::storage);
-    if (static_cast<int64_t>(file.size()) != record.size) {
-      damage.push_back(fmt::format("{} has {} bytes, not {}", record.name, file.size(), record.size));
-      continue;
-    }
-    for (size_t tile = 0; tile < record.tiles.size(); ++tile) {
-      if (hash_of_tile(file.bytes(), tile) != record.tiles[tile]) damage.push_back(damage_of_tile(record, tile));
-    }
-  }
-  return damage;
-}
-
 struct CheckpointFile::Tiles {
   Tiles(FileRecord record, std::string path)
       : record(std::move(record)), path(std::move(path)), verified(this->record.tiles.size()) {}
@@ -95,7 +74,8 @@ struct CheckpointFile::Tiles {
   void verify(std::span<const std::byte> file, uint64_t begin, uint64_t end) {
     for (size_t tile = begin / tile_bytes; tile * tile_bytes < end; ++tile) {
       if (verified[tile].load(std::memory_order_acquire)) continue;
-      if (hash_of_tile(file, tile) != record.tiles[tile]) throw damaged(path, damage_of_tile(record, tile));
+      if (hash_of_tile(file, tile) != record.tiles[tile])
+        throw damaged(path, name_of_tile(record, tile) + " is damaged");
       verified[tile].store(true, std::memory_order_release);
     }
   }

@@ -143,6 +143,7 @@ std::optional<Checkpoint> CheckpointStore::recover(std::optional<int64_t> below,
 }
 
 std::string CheckpointStore::set_aside(int64_t step) const {
+  if (epoch_ > 0) check_claim(run_folder_, epoch_);
   std::string damaged = join_path(run_folder_, "damaged");
   make_folders(damaged);
   std::string place = join_path(damaged, fmt::format("{}.{}", step_name(step), random_name()));

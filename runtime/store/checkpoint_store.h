@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,8 +33,15 @@ struct Checkpoint {
 /// Reads the manifest and compares the folder with it: names both ways, sizes. Errors: Error::storage.
 Checkpoint open_checkpoint(const std::string& folder);
 
-/// Hashes every byte. Gives one sentence for each damaged tile: file, tile, byte range, writer. Empty: whole.
-std::vector<std::string> find_damage(const Checkpoint& checkpoint);
+struct VerifyOptions {
+  bool from_disk = false;  ///< what the system holds of a file in memory is dropped before it is read, and behind
+  std::function<bool()> given_up;  ///< asked before each tile; true: the rest is not read
+};
+
+/// Hashes every byte. Gives one sentence for each tile that is damaged or cannot be read: file, tile, byte range,
+/// writer, and the tensors in it where the header is whole. Empty: whole. Errors: Error::storage when a file cannot be
+/// opened.
+std::vector<std::string> find_damage(const Checkpoint& checkpoint, const VerifyOptions& options = {});
 
 /// One file of a checkpoint; tiles are verified when first touched. Safe from several threads.
 class CheckpointFile {

@@ -1,8 +1,16 @@
 #include "runtime/store/hash.h"
 
+#include <algorithm>
+
 #include "cluster/base/files.h"
 
 namespace echelon {
+
+std::string name_of_tile(const FileRecord& record, size_t tile) {
+  uint64_t begin = tile * tile_bytes, end = std::min<uint64_t>(begin + tile_bytes, record.size);
+  std::string writer = record.writer.empty() ? "" : fmt::format(", written by {}", record.writer);
+  return fmt::format("tile {} of {} (bytes {} to {}{})", tile, record.name, begin, end, writer);
+}
 
 FileRecord hash_file(const std::string& path, const std::string& writer) {
   MappedFile file = MappedFile::open(path, Error::Kind::storage);

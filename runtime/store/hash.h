@@ -21,6 +21,9 @@ struct FileRecord {
   bool operator==(const FileRecord&) const = default;
 };
 
+/// "tile 2 of F (bytes 8388608 to 12582912, written by rank 1)".
+std::string name_of_tile(const FileRecord& record, size_t tile);
+
 /// Reads the whole file. Errors: Error::storage.
 FileRecord hash_file(const std::string& path, const std::string& writer = "");
 

@@ -187,6 +187,16 @@ void add_roll_backs(Inspection& found, const std::string& folder) {
   }
 }
 
+/// What was moved out of the way: no damage of the run any more, and for people to look at.
+void add_set_aside(Inspection& found, const std::string& folder) {
+  found.json["set_aside"] = Json::array();
+  if (!is_folder(folder)) return;
+  for (const std::string& name : list_folder(folder)) {
+    add_line(found, "set aside: " + join_path(folder, name));
+    found.json["set_aside"].push_back(name);
+  }
+}
+
 Inspection inspect_run(const std::string& path, bool verify) {
   Inspection found;
   std::string holder = holder_of(path);
@@ -198,6 +208,7 @@ Inspection inspect_run(const std::string& path, bool verify) {
   std::vector<int64_t> steps = store.steps();
   add_line(found, fmt::format("{} checkpoint{}", steps.size(), steps.size() == 1 ? "" : "s"));
   for (int64_t step : steps) add_step(found, store.folder(step), verify);
+  add_set_aside(found, join_path(path, "damaged"));
   if (exists(join_path(path, "export"))) add_line(found, "exported to " + join_path(path, "export"));
   return found;
 }

@@ -180,9 +180,11 @@ def other_base(judge: Judge, good: Path) -> Path:
 
 def flip_bit(checkpoint: Path) -> None:
     shard = sorted(checkpoint.glob("shard-*"))[-1]
-    blob = bytearray(shard.read_bytes())
-    blob[-1000] ^= 1
-    shard.write_bytes(blob)
+    with shard.open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        (byte,) = file.read(1)
+        file.seek(-1000, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
 
 
 def pass_over_damage(judge: Judge) -> None:
@@ -200,6 +202,34 @@ def pass_over_damage(judge: Judge) -> None:
     same = tiny_job.metrics(run) == metrics and len(list((run / "damaged").iterdir())) == 1
     judge.failures += not same
     print(f"{'ok    ' if same else 'FAILED'} the steps behind it are done again with the same bits")
+
+
+def scrub(judge: Judge) -> None:
+    """A bit that flips in an old checkpoint of a live run is found and named, that step is set aside, and the run goes on."""
+    run = judge.work / "scrubbed"
+    process = tiny_job.start(judge.build, judge.recipe, run, 2, "steps=1000000", "evaluate.every=0", "checkpoint.every=50",
+                             "checkpoint.keep=1000", "checkpoint.scrub_minutes=0.001")
+    steps = lambda: sorted((run / "checkpoints").glob("step-*"))
+    while len(steps()) < 3 and process.poll() is None:
+        time.sleep(0.02)
+    oldest = steps()[0]
+    flip_bit(oldest)
+    said, found = [], None
+    while not found and process.poll() is None:
+        said.append(process.stderr.readline())
+        found = re.match(f"warning: {oldest.name} was moved to .*/damaged/{oldest.name}", said[-1])
+    more = len(steps()) + 1
+    while len(steps()) < more and process.poll() is None:
+        time.sleep(0.02)
+    process.terminate()
+    errors = process.communicate(timeout=60)[1]
+    named = [line for line in said if re.match(f"warning: {oldest.name}: tile 0 of shard-00002.*written by rank 1.* is damaged", line)]
+    logged = oldest.name in (run / "log" / "rank-00000.log").read_text()
+    whole = all(tiny_job.is_whole(judge.build, step) for step in (steps()[0], steps()[-1]))
+    right = process.returncode == 75 and len(named) == 1 and logged and whole and not oldest.exists()
+    judge.cases += 1
+    judge.failures += not right
+    print(f"{'ok    ' if right else 'FAILED'} flipped bit in an old checkpoint of a live run: {process.returncode} {named}\n{errors}")
 
 
 def storage(judge: Judge) -> None:
@@ -220,6 +250,7 @@ def storage(judge: Judge) -> None:
     judge.expect("every checkpoint with one flipped bit", 5, r"none of the checkpoints.* is whole.*shard-00001", "train", str(judge.recipe),
                  f"--out={run}", "steps=100000")
     pass_over_damage(judge)
+    scrub(judge)
 
     full = judge.work / "full"
     full.mkdir()

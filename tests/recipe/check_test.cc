@@ -41,6 +41,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Case{"sharding.zero=4", "sharding.zero is 4, expected in [0, 3]"},
                     Case{"steps=0", "steps is 0, expected at least 1"},
                     Case{"checkpoint.keep=1", "checkpoint.keep is 1, expected at least 2"},
+                    Case{"checkpoint.scrub_minutes=-1", "checkpoint.scrub_minutes is -1, expected in [0, 1048576]"},
                     Case{"optimizer.beta1=1", "optimizer.beta1 is 1, expected in [0, 1)"},
                     Case{"optimizer.learning_rate=nan", "optimizer.learning_rate is nan, expected at least 0"},
                     Case{"numerics.skip=-1", "numerics.skip is -1, expected at least 0"},

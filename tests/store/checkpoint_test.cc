@@ -1,11 +1,16 @@
 #include <random>
 
+#include <gmock/gmock.h>
 #include <sys/stat.h>
 
 #include "tests/store/stored_steps.h"
 
 namespace echelon {
 namespace {
+
+using testing::ElementsAre;
+using testing::EndsWith;
+using testing::IsEmpty;
 
 const std::string second_file = "shard-00001-model-00002-of-00002.safetensors";
 
@@ -55,6 +60,50 @@ TEST_F(CheckpointTest, EveryFlippedBitIsFoundAndNamed) {
     flip_bit(checkpoint.path(second_file), bit);
   }
   EXPECT_TRUE(find_damage(checkpoint).empty());
+}
+
+TEST_F(CheckpointTest, TensorsOfADamagedTileAreNamedWhereTheHeaderIsWhole) {
+  Checkpoint checkpoint = save(2 * tile_bytes);
+  std::string path = checkpoint.path(second_file);
+  flip_bit(path, 8 * (tile_bytes + 5));
+  EXPECT_THAT(find_damage(checkpoint),
+              ElementsAre("tile 1 of " + second_file +
+                          " (bytes 4194304 to 8388608, written by rank 1) is damaged; it holds w"));
+  flip_bit(path, 8 * 500);
+  EXPECT_THAT(find_damage(checkpoint), ElementsAre(EndsWith("is damaged"), EndsWith("is damaged")));
+}
+
+TEST_F(CheckpointTest, ManyTensorsOfADamagedTileAreCounted) {
+  std::string staging = store_.begin(7, 100), path = join_path(staging, second_file);
+  std::vector<TensorEntry> entries;
+  for (const char* name : {"a", "b", "c", "d", "e", "f", "g", "h"})
+    entries.push_back({name, DType::U8, {tile_bytes / 4}});
+  SafetensorsWriter writer(path, entries, {});
+  for (const TensorEntry& entry : entries)
+    writer.write(entry.name, std::string(tile_bytes / 4, 'x').data(), tile_bytes / 4);
+  writer.finish();
+  store_.commit(staging, 7, {hash_file(path)}, "");
+  Checkpoint checkpoint = open_checkpoint(store_.folder(7));
+  flip_bit(checkpoint.path(second_file), 8 * (tile_bytes + 5));
+  EXPECT_THAT(find_damage(checkpoint), ElementsAre(EndsWith("is damaged; it holds d, e, f and 2 more")));
+}
+
+TEST_F(CheckpointTest, AFileThatIsNoLongerThereOrOfItsSizeIsDamage) {
+  Checkpoint checkpoint = save(1000);
+  std::string path = checkpoint.path(second_file);
+  write_file_atomically(path, "short");
+  EXPECT_THAT(find_damage(checkpoint), ElementsAre(second_file + " has 5 bytes, not 1104"));
+  ASSERT_EQ(::unlink(path.c_str()), 0);
+  EXPECT_REFUSED(find_damage(checkpoint), storage, second_file);
+}
+
+TEST_F(CheckpointTest, VerifyingStopsWithinATileOnRequest) {
+  Checkpoint checkpoint = save(3 * tile_bytes);
+  flip_bit(checkpoint.path("shard-00001-model-00001-of-00002.safetensors"), 8 * (2 * tile_bytes + 5));
+  int asked = 0;
+  VerifyOptions options{.from_disk = true, .given_up = [&] { return ++asked > 2; }};
+  EXPECT_THAT(find_damage(checkpoint, options), IsEmpty());
+  EXPECT_EQ(asked, 4);  // two tiles were read, then one question for each file
 }
 
 TEST_F(CheckpointTest, MissingExtraShortAndStrangeFilesAreRefused) {

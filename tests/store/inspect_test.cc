@@ -76,6 +76,14 @@ TEST_F(InspectRunTest, RollBacksAreTold) {
   EXPECT_REFUSED(inspect(folder_.path(), false), storage, "from_step");
 }
 
+TEST_F(InspectRunTest, WhatWasSetAsideIsTold) {
+  std::string place = store_.set_aside(50);
+  Inspection found = inspect_path(folder_.path(), true);
+  EXPECT_TRUE(says(found.text, "1 checkpoint\n")) << found.text;
+  EXPECT_TRUE(says(found.text, "set aside: " + place)) << found.text;
+  EXPECT_EQ(found.json["set_aside"], Json::array({name_of_file(place)}));
+}
+
 TEST_F(InspectRunTest, AFlippedBitIsFoundByVerifyingOnly) {
   std::string file = "shard-00001-model-00001-of-00002.safetensors";
   flip_bit(join_path(store_.folder(50), file), 8 * 700);
