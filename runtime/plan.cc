@@ -149,9 +149,9 @@ std::string describe(const Plan& plan) {
   row("together", plan.total(),
       fmt::format("{:.2f} a parameter", static_cast<double>(plan.total()) / static_cast<double>(plan.parameters))
           .c_str());
-  row("largest gradient bucket", plan.buckets, "in backward; up to two where gradients travel");
+  row("largest gradient bucket", plan.buckets, "in backward; two with sharding.overlap between nodes");
   if (plan.saved > 0) row("copy for checkpoints", plan.saved, "while they are written");
-  row("largest gathered unit", plan.gathered, "none where ranks share memory; up to two between nodes");
+  row("largest gathered unit", plan.gathered, "none where ranks share memory; two with sharding.overlap");
   text += "# bytes sent per step, all ranks\n";
   row("gradients", plan.sent_gradients, "");
   row("parameters", plan.sent_parameters, "");
