@@ -38,9 +38,8 @@ struct VerifyOptions {
   std::function<bool()> given_up;  ///< asked before each tile; true: the rest is not read
 };
 
-/// Hashes every byte. Gives one sentence for each tile that is damaged or cannot be read: file, tile, byte range,
-/// writer, and the tensors in it where the header is whole. Empty: whole. Errors: Error::storage when a file cannot be
-/// opened.
+/// Hashes every byte. Gives one sentence for each tile that is damaged: file, tile, byte range, writer, and the tensors
+/// in it where the header is whole. Empty: whole. Errors: Error::storage when a file cannot be opened or read.
 std::vector<std::string> find_damage(const Checkpoint& checkpoint, const VerifyOptions& options = {});
 
 /// One file of a checkpoint; tiles are verified when first touched. Safe from several threads.

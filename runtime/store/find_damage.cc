@@ -1,7 +1,6 @@
-// A committed checkpoint, verified whole. Read and not mapped: a disk's read error is damage then, and no SIGBUS.
+// A committed checkpoint, verified whole. Read and not mapped: a disk's read error is an error then, and no SIGBUS.
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <optional>
 
 #include <fcntl.h>
@@ -30,7 +29,8 @@ class TileReader {
 
   int64_t size() const {
     struct stat status;
-    return ::fstat(file_.get(), &status) == 0 ? status.st_size : -1;
+    if (::fstat(file_.get(), &status) != 0) throw system_error(Error::Kind::storage, path_, "look at");
+    return status.st_size;
   }
 
   /// What is wrong with a tile; "" when it is right.
@@ -40,7 +40,7 @@ class TileReader {
     for (size_t at = 0; at < bytes_.size();) {
       ssize_t got = ::pread(file_.get(), bytes_.data() + at, bytes_.size() - at, begin + at);
       if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return fmt::format("cannot be read: {}", std::strerror(errno));
+      if (got < 0) throw system_error(Error::Kind::storage, path_, "read");
       if (got == 0) return "was cut short while it was read";
       at += got;
     }

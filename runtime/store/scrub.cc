@@ -55,8 +55,8 @@ std::optional<int64_t> Scrub::next() const {
 std::optional<DamagedStep> Scrub::look(const std::function<bool()>& given_up) {
   std::optional<int64_t> step = next();
   if (!step) return {};
-  DamagedStep found{.step = *step, .damage = damage_of(*step, given_up)};
   turns_[*step] = ++turn_;
+  DamagedStep found{.step = *step, .damage = damage_of(*step, given_up)};
   if (found.damage.empty()) return {};
   found.whole_step = whole_step_beside(*step, given_up);
   if (given_up && given_up()) return {};
@@ -65,11 +65,18 @@ std::optional<DamagedStep> Scrub::look(const std::function<bool()>& given_up) {
 
 /// None of a step that is gone: a removal begins with a rename.
 std::vector<std::string> Scrub::damage_of(int64_t step, const std::function<bool()>& given_up) const {
+  std::optional<Checkpoint> checkpoint;
   try {
-    return find_damage(open_checkpoint(store_.folder(step)), {.from_disk = true, .given_up = given_up});
+    checkpoint = open_checkpoint(store_.folder(step));
   } catch (const Error& error) {
     if (!has(store_, step)) return {};
     return {error.what()};
+  }
+  try {
+    return find_damage(*checkpoint, {.from_disk = true, .given_up = given_up});
+  } catch (const Error&) {
+    if (!has(store_, step)) return {};
+    throw;  // a disk that cannot be read now says nothing of the bytes
   }
 }
 

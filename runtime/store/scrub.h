@@ -28,7 +28,8 @@ class Scrub {
   /// The step that was verified longest ago; of those that never were, the oldest. Nothing when there are no steps.
   std::optional<int64_t> next() const;
   /// Verifies every byte of that step. Nothing when it is whole, or was removed meanwhile. `given_up` is asked before
-  /// each tile; once true, nothing is found. Errors: Error::storage when the steps cannot be listed.
+  /// each tile; once true, nothing is found. Errors: Error::storage when the steps cannot be listed, or a
+  /// file cannot be read.
   std::optional<DamagedStep> look(const std::function<bool()>& given_up = {});
 
  private:

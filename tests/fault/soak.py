@@ -22,7 +22,7 @@ import restart_judge
 import tiny_job
 
 EVERY = 2  # steps between checkpoints
-STEPS_A_FAULT = 5  # of the small job
+STEPS_A_FAULT = 60  # of the small job
 LIMIT_SECONDS = 120
 STOPPED = 75
 
@@ -30,7 +30,7 @@ STOPPED = 75
 class Soak(hang_judge.Job):
     def __init__(self, build: str, recipe: Path, run: Path, ranks: int, seed: int, fields: list[str]):
         self.start = lambda: self.follow(restart_judge.start(build, recipe, run, ranks, *fields), run)
-        self.draws = random.Random(seed)
+        self.draws, self.ranks = random.Random(seed), ranks
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)  # from a fault to the first new step
         self.start()
 
@@ -104,7 +104,8 @@ class Soak(hang_judge.Job):
         reached = self.newest()
         self.wait(lambda: self.newest() > max(reached, self.behind), "checkpoint")
         self.behind = self.newest()
-        time.sleep(self.draws.uniform(0, 0.5))
+        time.sleep(self.draws.uniform(0, 0.1))
+        self.wait(lambda: len(tiny_job.rank_pids(self.run)) == self.ranks, "ranks")
         fault = self.draws.choices(list(self.FAULTS), list(self.FAULTS.values()))[0]
         step, began = restart_judge.last_step(self.run), time.monotonic()
         fault(self)
